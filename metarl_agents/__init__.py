@@ -1,0 +1,38 @@
+"""Meta-reinforcement-learning agents with the contract of Stable-Baselines3."""
+
+from metarl_agents.bayesian import (
+    MTSRL,
+    RLSVI,
+    LinTS,
+    MetaLinTS,
+    MetaMAB,
+    MetaOracle,
+    MTSRLPlus,
+    OracleLinTS,
+)
+from metarl_agents.common.meta_algorithm import MetaAlgorithm
+
+ALGORITHMS: dict[str, type[MetaAlgorithm]] = {
+    "rlsvi": RLSVI,
+    "meta_oracle": MetaOracle,
+    "mtsrl": MTSRL,
+    "mtsrl_plus": MTSRLPlus,
+    "lin_ts": LinTS,
+    "meta_lin_ts": MetaLinTS,
+    "oracle_lin_ts": OracleLinTS,
+    "meta_mab": MetaMAB,
+}
+"""Every algorithm under the name that the command line and the hyper-parameter files use."""
+
+__all__ = [
+    "ALGORITHMS",
+    "MTSRL",
+    "RLSVI",
+    "LinTS",
+    "MTSRLPlus",
+    "MetaAlgorithm",
+    "MetaLinTS",
+    "MetaMAB",
+    "MetaOracle",
+    "OracleLinTS",
+]

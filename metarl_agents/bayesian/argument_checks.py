@@ -1,0 +1,83 @@
+"""Checks of constructor arguments that the Bayesian agents share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def check_positive(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
+    """Raise unless ``value`` is a finite number above zero (or zero, where ``zero`` allows it).
+
+    :raises TypeError: if it is not a number, or not a whole one where ``whole`` asks for that
+    :raises ValueError: if it is too small or not finite
+    """
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name}={value!r} must be {'an integer' if whole else 'a number'}")
+    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name}={value} must be finite and {'at least' if zero else 'above'} 0")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def checked_mean(name: str, value: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a prior mean as (H, C, m).
+
+    :param value: (H, d), or a number for all
+    :param shape: (H, C, m)
+    :raises ValueError: if it has another shape or is not finite
+    """
+    stages, blocks, size = shape
+    mean = np.asarray(value, dtype=np.float64)
+    if mean.ndim and mean.shape != (stages, blocks * size):
+        raise ValueError(
+            f"{name} has shape {mean.shape}: give (n_stages, n_features) = {(stages, blocks * size)}"
+        )
+    if not np.isfinite(mean).all():
+        raise ValueError(f"{name} is not finite: replace NaN and infinite entries")
+    return np.broadcast_to(mean, (stages, blocks * size)).reshape(shape).copy()
+
+
+def checked_covariance(name: str, value: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a prior covariance as blocks (H, C, m, m).
+
+    :param value: (H, d, d), or a variance for all
+    :param shape: (H, C, m)
+    :raises ValueError: if it has another shape, is not finite, symmetric or positive semi-definite
+        beyond rounding, or couples features of different blocks
+    """
+    stages, blocks, size = shape
+    width = blocks * size
+    matrix = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} is not finite: replace NaN and infinite entries")
+    if matrix.ndim == 0:
+        if matrix < 0:
+            raise ValueError(f"{name}={float(matrix)} must be at least 0: it is a variance")
+        matrix = np.broadcast_to(matrix * np.eye(width), (stages, width, width))
+    if matrix.shape != (stages, width, width):
+        raise ValueError(
+            f"{name} has shape {matrix.shape}: give (n_stages, n_features, n_features) = "
+            f"{(stages, width, width)} or one variance"
+        )
+    scale = max(float(np.abs(matrix).max()), 1e-300)
+    if np.abs(matrix - matrix.swapaxes(-1, -2)).max() > 1e-8 * scale:
+        raise ValueError(f"{name} is not symmetric: pass (C + C') / 2")
+    if np.linalg.eigvalsh((matrix + matrix.swapaxes(-1, -2)) / 2).min() < -1e-8 * scale:
+        raise ValueError(
+            f"{name} is not positive semi-definite: clip its negative eigenvalues at 0"
+        )
+    split = matrix.reshape(stages, blocks, size, blocks, size)
+    own = np.einsum("hcmcn->hcmn", split)
+    coupled = np.sqrt(max(float((split**2).sum() - (own**2).sum()), 0.0))
+    if coupled > 1e-8 * scale:
+        raise ValueError(
+            f"{name} couples features of different blocks: pass covariance='full' to the agent, or "
+            "its block diagonal"
+        )
+    return np.ascontiguousarray(own)

@@ -1,0 +1,92 @@
+"""Read logged interactions: one CSV row per step."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch as th
+
+from metarl_agents.common.episodes import EpisodeBatch
+
+COLUMNS = ("task", "episode", "stage", "action", "reward")
+
+
+def read_episodes(path: str | Path) -> list[EpisodeBatch]:
+    """Return one batch per task of a log with the columns task, episode, stage, obs_0..., action,
+    reward.
+
+    ``stage`` counts the steps of an episode from 0; the observation of the next row of the same
+    episode is the successor, and the last row of an episode is taken as terminal.
+
+    :param path: of a CSV file with a header
+    :raises ValueError: if a column is missing, a value is not a number, or an episode has a gap
+    """
+    path = Path(path)
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        names = _observation_columns(path, rows.fieldnames or ())
+        tasks: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))
+        for row in rows:
+            step = _numbers(path, rows.line_num, row, names)
+            episode = tasks[row["task"]][row["episode"]]
+            if int(step[0]) in episode:
+                raise ValueError(
+                    f"{path} line {rows.line_num}: this stage stands twice in its episode"
+                )
+            episode[int(step[0])] = step[1:]
+    if not tasks:
+        raise ValueError(f"{path} holds no steps: log at least one episode")
+    return [_batch(path, name, list(episodes.values())) for name, episodes in tasks.items()]
+
+
+def _observation_columns(path: Path, header: Iterable[str]) -> list[str]:
+    header = list(header)
+    observations = [name for name in header if name.startswith("obs_")]
+    expected = [f"obs_{i}" for i in range(len(observations))]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing or not observations or sorted(observations) != sorted(expected):
+        raise ValueError(
+            f"{path} has the columns {header}: it needs task, episode, stage, obs_0, obs_1, ..., "
+            "action, reward"
+        )
+    return expected
+
+
+def _numbers(path: Path, line: int, row: dict[str, str], names: list[str]) -> list[float]:
+    """Return stage, action, reward and the observation of one row."""
+    try:
+        values = [float(row[name]) for name in ("stage", "action", "reward", *names)]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{path} line {line}: every column but task and episode is a number"
+        ) from None
+    if not np.isfinite(values).all() or values[0] != int(values[0]) or values[1] != int(values[1]):
+        raise ValueError(f"{path} line {line}: stage and action are whole numbers, all are finite")
+    return values
+
+
+def _batch(path: Path, task: str, episodes: list[dict[int, list[float]]]) -> EpisodeBatch:
+    for episode in episodes:
+        if sorted(episode) != list(range(len(episode))):
+            raise ValueError(
+                f"{path}: an episode of task {task} has the stages {sorted(episode)}: log every "
+                "step from stage 0 on"
+            )
+    n_steps = max(len(episode) for episode in episodes)
+    width = len(next(iter(episodes[0].values()))) - 2
+    table = np.zeros((len(episodes), n_steps, width + 2))
+    mask = np.zeros((len(episodes), n_steps))
+    for e, episode in enumerate(episodes):
+        for stage, values in episode.items():
+            table[e, stage], mask[e, stage] = values, 1.0
+    return EpisodeBatch(
+        observations=th.as_tensor(table[..., 2:].copy()),
+        actions=th.as_tensor(table[..., :1].astype(np.int64)),
+        rewards=th.as_tensor(table[..., 1].copy()),
+        mask=th.as_tensor(mask),
+        dist_params=th.zeros(len(episodes), n_steps, 0, dtype=th.float64),
+        final_observations=th.zeros(len(episodes), width, dtype=th.float64),
+        terminated=th.ones(len(episodes), dtype=th.float64),
+    )

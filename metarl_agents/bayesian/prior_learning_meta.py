@@ -1,0 +1,388 @@
+"""Thompson sampling whose prior is learned from the tasks it has finished."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from torch import Tensor
+
+from metarl_agents.bayesian.argument_checks import (
+    check_choice,
+    check_positive,
+    checked_covariance,
+)
+from metarl_agents.bayesian.linear_gaussian import GaussianPrior, square_root
+from metarl_agents.bayesian.linear_q_policy import GateSwitch, TaskBelief
+from metarl_agents.bayesian.prior_estimation import (
+    CovarianceEstimate,
+    bootstrap_width,
+    estimation_noise,
+    expectation_maximisation,
+    gate,
+    gls_information,
+    gls_mean,
+    isotropic_variance,
+    least_squares,
+    ols_covariance,
+    ols_mean,
+    project_psd,
+    schedule_width,
+)
+from metarl_agents.bayesian.rlsvi import target_moments
+from metarl_agents.bayesian.stage_features import FeatureFunction
+from metarl_agents.bayesian.thompson_meta import ThompsonMeta
+
+ESTIMATORS = ("ols", "gls", "em")
+NOISE_CORRECTIONS = ("none", "homo", "sandwich", "homo+prop", "sandwich+prop")
+WIDENINGS = ("none", "schedule", "bootstrap", "mean_uncertainty")
+N_RESAMPLES = 200
+
+
+class PriorLearningMeta(ThompsonMeta):
+    """Learn the prior of the next task from the finished ones.
+
+    The first ``n_exploration_tasks`` tasks are played under the prior-independent prior; from then
+    on a task begins with the learned one. Arguments not listed here are those of
+    :class:`ThompsonMeta`.
+
+    :param prior_covariance: the known covariance of task parameters: (H, d, d) or a variance for
+        all; None stands for the algorithm's own choice
+    :param estimator: "ols" averages gated least-squares estimates; "gls" weighs every direction of
+        every task by its information and needs no gate; "em" maximises the marginal likelihood
+    :param n_exploration_tasks: K0
+    :param warm_start: "tasks" explores in the first K0 tasks; "episodes" moreover begins every
+        later task with the prior-independent prior, block by block until its own data pass the gate
+    :param update: "continual" learns from all finished tasks, "freeze" from the first K0 only
+    :param gate_threshold: lambda_e, the smallest eigenvalue of a Gram matrix that passes the gate
+    :param hyper_precision: of the isotropic prior on the prior mean in "gls" and "em"; None takes
+        ``prior_precision``
+    :param noise_correction: how the noise of the estimates is taken off their covariance ("ols",
+        and "gls" with a learned covariance): "none", "homo", "sandwich", either with "+prop"
+    :param widening: what is added to the covariance: "none", "schedule" (see
+        :func:`.schedule_width`), "bootstrap" (see :func:`.bootstrap_width`) or "mean_uncertainty"
+        (the posterior covariance of the mean; "gls" and "em"); None stands for the algorithm's own
+    :param widening_scale: c_w of the schedule
+    :param n_em_iterations: per finished task, started from the last prior
+    :param shrinkage: of the covariance to an isotropic one, in tasks ("em")
+    """
+
+    _learns_covariance = False
+    _default_estimator = "gls"
+    _default_widening = "none"
+
+    def __init__(
+        self,
+        policy: str,
+        env: Any,
+        *,
+        prior_covariance: np.ndarray | float | None = None,
+        estimator: str | None = None,
+        n_exploration_tasks: int = 5,
+        warm_start: str = "tasks",
+        update: str = "continual",
+        gate_threshold: float = 1.0,
+        hyper_precision: float | None = None,
+        noise_correction: str = "sandwich+prop",
+        widening: str | None = None,
+        widening_scale: float = 0.05,
+        n_em_iterations: int = 8,
+        shrinkage: float = 5.0,
+        n_episodes_per_task: int = 50,
+        n_envs: int = 1,
+        env_kwargs: Mapping[str, Any] | None = None,
+        n_replicates: int = 1,
+        sigma2: float | Sequence[float] | str = 0.25,
+        initial_sigma2: float = 1.0,
+        prior_precision: float = 1.0,
+        covariance: str = "block",
+        clip_values: bool = False,
+        n_uniform_episodes: int = 0,
+        features: FeatureFunction | None = None,
+        n_stages: int | None = None,
+        track_regret: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        self.prior_covariance, self.estimator = prior_covariance, estimator
+        self.n_exploration_tasks = n_exploration_tasks
+        self.warm_start, self.update = warm_start, update
+        self.gate_threshold, self.hyper_precision = gate_threshold, hyper_precision
+        self.noise_correction, self.widening = noise_correction, widening
+        self.widening_scale, self.n_em_iterations = widening_scale, n_em_iterations
+        self.shrinkage = shrinkage
+        self._records: dict[str, Tensor] = {}
+        super().__init__(
+            policy,
+            env,
+            n_episodes_per_task=n_episodes_per_task,
+            n_envs=n_envs,
+            env_kwargs=env_kwargs,
+            n_replicates=n_replicates,
+            sigma2=sigma2,
+            initial_sigma2=initial_sigma2,
+            prior_precision=prior_precision,
+            covariance=covariance,
+            clip_values=clip_values,
+            n_uniform_episodes=n_uniform_episodes,
+            features=features,
+            n_stages=n_stages,
+            track_regret=track_regret,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_choice("estimator", self._estimator, ESTIMATORS)
+        check_choice("noise_correction", self.noise_correction, NOISE_CORRECTIONS)
+        check_choice("widening", self._widening, WIDENINGS)
+        check_choice("warm_start", self.warm_start, ("tasks", "episodes"))
+        check_choice("update", self.update, ("continual", "freeze"))
+        check_positive("n_exploration_tasks", self.n_exploration_tasks, whole=True)
+        check_positive("n_em_iterations", self.n_em_iterations, whole=True)
+        check_positive("gate_threshold", self.gate_threshold)
+        check_positive("widening_scale", self.widening_scale, zero=True)
+        check_positive("shrinkage", self.shrinkage, zero=True)
+        if self.hyper_precision is not None:
+            check_positive("hyper_precision", self.hyper_precision)
+        if self._widening == "mean_uncertainty" and self._estimator == "ols":
+            raise ValueError(
+                "widening='mean_uncertainty' needs estimator='gls' or 'em': a plain average of "
+                "estimates has no posterior"
+            )
+        if not self._estimates_covariance and self._widening in ("schedule", "bootstrap"):
+            raise ValueError(
+                f"widening={self._widening!r} widens a learned covariance, and here it is known: "
+                "pass widening='none', or use MTSRLPlus"
+            )
+
+    @property
+    def _estimator(self) -> str:
+        return self._default_estimator if self.estimator is None else self.estimator
+
+    @property
+    def _widening(self) -> str:
+        return self._default_widening if self.widening is None else self.widening
+
+    @property
+    def _estimates_covariance(self) -> bool:
+        return self._learns_covariance and self.prior_covariance is None
+
+    @property
+    def _hyper_precision(self) -> float:
+        return self.prior_precision if self.hyper_precision is None else self.hyper_precision
+
+    # The prior that the next task begins with.
+
+    @property
+    def _is_exploring(self) -> bool:
+        return self.n_tasks_seen < self.n_exploration_tasks
+
+    def _starting_prior(self) -> GaussianPrior:
+        if self._is_exploring:
+            return self._independent_prior()
+        return GaussianPrior(self._records["mean"], square_root(self._records["covariance"]))
+
+    def _switch(self, replicates: Tensor) -> GateSwitch | None:
+        if self.warm_start == "tasks" or self._is_exploring:
+            return None
+        independent = GaussianPrior(*(field[replicates] for field in self._independent_prior()))
+        return GateSwitch(independent, self.gate_threshold, self._records["seen"][replicates])
+
+    @property
+    def _keeps_history(self) -> bool:
+        return self._uses_estimates and self.noise_correction.startswith("sandwich")
+
+    @property
+    def _uses_estimates(self) -> bool:
+        """Whether single least-squares estimates and their noise matter."""
+        return self._estimator == "ols" or (self._estimator == "gls" and self._estimates_covariance)
+
+    # Learning it.
+
+    def _learn_prior(self, belief: TaskBelief) -> dict[str, float]:
+        if self.update == "freeze" and not self._is_exploring:
+            return {}
+        self._record(belief)
+        prior = getattr(self, f"_prior_by_{self._estimator}")()
+        self._records["mean"], self._records["covariance"] = prior
+        widths = th.diagonal(prior[1], dim1=-2, dim2=-1)
+        return {"prior_variance": float(widths.mean()), **self._gate_report()}
+
+    def _record(self, belief: TaskBelief) -> None:
+        """File what the estimators need of finished tasks, task axis after the replicates."""
+        statistics, variance = belief.statistics, belief.sigma2
+        mean = self.value_model.draw(belief, None)
+        moments = target_moments(statistics, mean, bootstrap=self._bootstrap, clip=self.clip_values)
+        self._add("seen", self._by_replicate(statistics.gram).sum(1))
+        if self._estimator == "gls" and not self._estimates_covariance:
+            covariance = self._known_covariance()
+            information, evidence = gls_information(statistics.gram, moments, covariance, variance)
+            self._add("information", self._by_replicate(information).sum(1))
+            self._add("evidence", self._by_replicate(evidence).sum(1))
+            return
+        self._append("grams", statistics.gram)
+        self._append("moments", moments)
+        if self._uses_estimates:
+            self._record_estimate(belief)
+
+    def _record_estimate(self, belief: TaskBelief) -> None:
+        fit = least_squares(belief.statistics, bootstrap=self._bootstrap)
+        self._append("estimates", fit.parameters)
+        if not self._estimates_covariance:
+            return
+        if self.noise_correction == "none":
+            self._append("noise", th.zeros_like(fit.inverse_gram))
+            return
+        noise = estimation_noise(
+            belief.statistics,
+            belief.transitions() if belief.history else None,
+            fit,
+            sandwich=self.noise_correction.startswith("sandwich"),
+            propagate=self.noise_correction.endswith("prop"),
+            bootstrap=self._bootstrap,
+        )
+        self._append("noise", noise)
+
+    def _by_replicate(self, tensor: Tensor) -> Tensor:
+        return tensor.unflatten(0, (self.n_replicates, -1))
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self._records[name] = self._records[name] + value if name in self._records else value
+
+    def _append(self, name: str, value: Tensor) -> None:
+        new = self._by_replicate(value)
+        old = self._records.get(name)
+        self._records[name] = new if old is None else th.cat([old, new], dim=1)
+
+    def _prior_by_gls(self) -> tuple[Tensor, Tensor]:
+        records, variance = self._records, self.target_variance()
+        if not self._estimates_covariance:
+            mean, uncertainty = gls_mean(
+                records["information"], records["evidence"], self._hyper_precision
+            )
+            return mean, self._widened(self._known_covariance(), uncertainty)
+        by_moments = self._covariance_by_moments()
+        covariance = self._where_gated(project_psd(by_moments.covariance))
+        information, evidence = gls_information(
+            records["grams"], records["moments"], covariance.unsqueeze(1), variance.unsqueeze(1)
+        )
+        mean, uncertainty = gls_mean(information.sum(1), evidence.sum(1), self._hyper_precision)
+        return mean, self._widened(covariance, uncertainty, by_moments)
+
+    def _prior_by_em(self) -> tuple[Tensor, Tensor]:
+        records, variance = self._records, self.target_variance()
+        if not self._estimates_covariance:
+            information, evidence = gls_information(
+                records["grams"],
+                records["moments"],
+                self._known_covariance().unsqueeze(1),
+                variance.unsqueeze(1),
+            )
+            mean, uncertainty = gls_mean(information.sum(1), evidence.sum(1), self._hyper_precision)
+            return mean, self._widened(self._known_covariance(), uncertainty)
+        scale = isotropic_variance(
+            records["grams"],
+            records["moments"],
+            1.0 / self.prior_precision,
+            variance.unsqueeze(1),
+            n_iterations=self.n_em_iterations,
+            hyper_precision=self._hyper_precision,
+        )
+        eye = th.eye(self.stage_features.block_size, dtype=scale.dtype, device=scale.device)
+        fit = expectation_maximisation(
+            records["grams"],
+            records["moments"],
+            scale[..., None, None] * eye,
+            variance.unsqueeze(1),
+            n_iterations=self.n_em_iterations,
+            shrinkage=self.shrinkage,
+            hyper_precision=self._hyper_precision,
+        )
+        return fit.mean, self._widened(fit.estimate.covariance, fit.mean_uncertainty, fit.estimate)
+
+    def _prior_by_ols(self) -> tuple[Tensor, Tensor]:
+        passed = self._passed()
+        mean = ols_mean(self._records["estimates"], passed)
+        if self._estimates_covariance:
+            estimate = self._covariance_by_moments()
+            covariance = self._widened(project_psd(estimate.covariance), None, estimate)
+        else:
+            covariance = self._known_covariance().expand(*mean.shape, mean.shape[-1])
+        enough = (passed.sum(1) >= 2).unsqueeze(-1)
+        return th.where(enough, mean, 0.0), self._where_gated(covariance)
+
+    def _covariance_by_moments(self) -> CovarianceEstimate:
+        records = self._records
+        return ols_covariance(records["estimates"], records["noise"], self._passed())
+
+    def _where_gated(self, covariance: Tensor) -> Tensor:
+        """Return ``covariance`` where at least two tasks passed the gate, else the independent
+        one."""
+        enough = (self._passed().sum(1) >= 2)[..., None, None]
+        return th.where(enough, covariance, self._independent_prior().covariance)
+
+    def _passed(self) -> Tensor:
+        return gate(self._records["grams"], self.gate_threshold)
+
+    def _gate_report(self) -> dict[str, float]:
+        if not self._uses_estimates:
+            return {}
+        return {"gate_pass_rate": float(self._passed().double().mean())}
+
+    def _known_covariance(self) -> Tensor:
+        """Return the known covariance, shape (H, C, m, m)."""
+        shape = self.stage_features.shape
+        given = (
+            1.0 / self.prior_precision if self.prior_covariance is None else self.prior_covariance
+        )
+        return th.as_tensor(
+            checked_covariance("prior_covariance", given, shape), device=self.device
+        )
+
+    def _widened(
+        self,
+        covariance: Tensor,
+        uncertainty: Tensor | None,
+        estimate: CovarianceEstimate | None = None,
+    ) -> Tensor:
+        covariance = covariance.expand(self.n_replicates, *covariance.shape[-4:])
+        if self._widening == "mean_uncertainty":
+            assert uncertainty is not None
+            return covariance + uncertainty
+        if self._widening == "none" or estimate is None:
+            return covariance
+        if self._widening == "schedule":
+            width = schedule_width(estimate, self.widening_scale)
+        else:
+            width = bootstrap_width(estimate, self._resamples(estimate.weights.shape[1]))
+        eye = th.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        return covariance + width[..., None, None] * eye
+
+    def _resamples(self, n_tasks: int) -> Tensor:
+        """Return multinomial counts for the bootstrap, the same whenever k tasks are finished."""
+        rng = np.random.default_rng([0 if self.seed is None else self.seed, n_tasks])
+        counts = rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=N_RESAMPLES)
+        return th.as_tensor(counts, dtype=th.float64, device=self.device)
+
+    def _learned_state(self) -> dict[str, Tensor]:
+        records = {f"records/{name}": tensor for name, tensor in self._records.items()}
+        return {**super()._learned_state(), **records}
+
+    def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
+        super()._restore_learned_state(state)
+        prefix = "records/"
+        self._records = {
+            name.removeprefix(prefix): tensor.to(self.device)
+            for name, tensor in state.items()
+            if name.startswith(prefix)
+        }

@@ -1,0 +1,533 @@
+"""What all Thompson-sampling meta-agents share: one task after another, one posterior draw per
+episode."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, PolicyPredictor
+from torch import Tensor
+
+from metarl_agents.bayesian.argument_checks import check_choice, check_positive
+from metarl_agents.bayesian.linear_gaussian import (
+    GaussianPrior,
+    Transitions,
+    empty_statistics,
+    isotropic_prior,
+)
+from metarl_agents.bayesian.linear_q_policy import (
+    GateSwitch,
+    LinearQPolicies,
+    LinearQPolicy,
+    TaskBelief,
+    UniformPolicies,
+    ValueModel,
+)
+from metarl_agents.bayesian.logged_episodes import read_episodes
+from metarl_agents.bayesian.prior_estimation import posterior_residuals
+from metarl_agents.bayesian.stage_features import FeatureFunction, StageFeatures, features_of
+from metarl_agents.bayesian.stage_transitions import stage_transitions
+from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks
+from metarl_agents.common.episodes import EpisodeBatch
+from metarl_agents.common.meta_algorithm import MetaAlgorithm
+from metarl_agents.common.policies import TaskPolicies
+
+
+class FinishedTasks(NamedTuple):
+    """What ``collect`` hands to ``train``: M tasks, each played for ``n_episodes_per_task``
+    episodes."""
+
+    belief: TaskBelief
+    returns: np.ndarray  # (M, E)
+    regret: np.ndarray | None  # (M, E), exact, of every episode's policy
+
+
+class ThompsonMeta(MetaAlgorithm):
+    """Thompson sampling with Gaussian priors over stage-wise linear Q-functions, task after task.
+
+    Before every episode a Q-function is drawn from the posterior of the current task (Osband, Van
+    Roy, Wen 2016) and the episode is played greedily for it. Subclasses differ in the prior that a
+    task begins with: see :meth:`_learn_prior`.
+
+    :param policy: "LinearQPolicy"
+    :param env: id, env, vector env or VecEnv of a family with the members of ``LinearQEnv``
+    :param n_episodes_per_task: N, episodes played in a task before the next task comes
+    :param n_envs: tasks played at once under the current prior, where ``env`` is an id
+    :param env_kwargs: arguments of the env, where ``env`` is an id
+    :param n_replicates: independent repetitions of the whole experiment that run at once, each
+        with its own tasks and its own prior; must divide the number of sub-environments
+    :param sigma2: variance of the regression targets: a number, one number per stage, or
+        "estimate" for the pooled residual variance of the finished tasks
+    :param initial_sigma2: used until two tasks are finished, with ``sigma2="estimate"``
+    :param prior_precision: lambda of the prior-independent prior ``N(0, I / lambda)``
+    :param covariance: "block" keeps one covariance per block of features where the env declares
+        blocks, "full" one per stage
+    :param clip_values: clip sampled values to [0, stages left] (Agrawal, Chen, Jiang 2021)
+    :param n_uniform_episodes: episodes at the start of an exploration task that act uniformly
+    :param features: replaces the env's ``features``; not saved, hand it to ``load`` again
+    :param n_stages: replaces the env's ``n_stages``
+    :param track_regret: compute the exact regret of every episode's policy, where the env can
+    """
+
+    policy_aliases: ClassVar[dict[str, Any]] = {"LinearQPolicy": LinearQPolicy}
+    _unsaved_arguments: ClassVar[frozenset[str]] = frozenset({"features"})
+    _counter_names: ClassVar[tuple[str, ...]] = (*MetaAlgorithm._counter_names, "n_tasks_seen")
+    _bootstrap = True  # False: regress on immediate rewards only
+
+    def __init__(
+        self,
+        policy: str,
+        env: Any,
+        *,
+        n_episodes_per_task: int = 50,
+        n_envs: int = 1,
+        env_kwargs: Mapping[str, Any] | None = None,
+        n_replicates: int = 1,
+        sigma2: float | Sequence[float] | str = 0.25,
+        initial_sigma2: float = 1.0,
+        prior_precision: float = 1.0,
+        covariance: str = "block",
+        clip_values: bool = False,
+        n_uniform_episodes: int = 0,
+        features: FeatureFunction | None = None,
+        n_stages: int | None = None,
+        track_regret: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        self.n_episodes_per_task, self.n_replicates = n_episodes_per_task, n_replicates
+        self.sigma2, self.initial_sigma2 = sigma2, initial_sigma2
+        self.prior_precision, self.covariance = prior_precision, covariance
+        self.clip_values, self.n_uniform_episodes = clip_values, n_uniform_episodes
+        self.features, self.n_stages = features, n_stages
+        self.track_regret = track_regret
+        self.n_tasks_seen = 0
+        self.regret_history: list[np.ndarray] = []
+        self._check_arguments()
+        super().__init__(
+            policy,
+            env,
+            n_envs=n_envs,
+            env_kwargs=env_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _check_arguments(self) -> None:
+        check_positive("n_episodes_per_task", self.n_episodes_per_task, whole=True)
+        check_positive("n_replicates", self.n_replicates, whole=True)
+        check_positive("prior_precision", self.prior_precision)
+        check_positive("initial_sigma2", self.initial_sigma2)
+        check_choice("covariance", self.covariance, ("block", "full"))
+        if isinstance(self.sigma2, str):
+            check_choice("sigma2", self.sigma2, ("estimate",))
+        else:
+            for value in np.ravel(np.asarray(self.sigma2, dtype=np.float64)):
+                check_positive("sigma2", float(value))
+        if self.n_uniform_episodes < 0:
+            raise ValueError(f"n_uniform_episodes={self.n_uniform_episodes} must be 0 or more")
+
+    def _setup_model(self) -> None:
+        if self.env is None:
+            return
+        if self.env.num_envs % self.n_replicates:
+            raise ValueError(
+                f"n_replicates={self.n_replicates} must divide the number of sub-environments, "
+                f"{self.env.num_envs}"
+            )
+        self.stage_features = self._make_features()
+        self._stage_tables: list[np.ndarray] | None = None
+        if not hasattr(self, "_residuals"):
+            self._residuals = th.zeros(2, self.n_replicates, self.stage_features.n_stages)
+            self._residuals = self._residuals.to(self.device, th.float64)
+
+    def _make_features(self) -> StageFeatures:
+        assert self.env is not None
+        return features_of(
+            self.env, self.features, n_stages=self.n_stages, covariance=self.covariance
+        )
+
+    @property
+    def _n_concurrent(self) -> int:
+        """Tasks of one replicate that are played at once."""
+        assert self.env is not None
+        return self.env.num_envs // self.n_replicates
+
+    # Priors: one leading axis for replicates, (R, H, C, m).
+
+    def _independent_prior(self) -> GaussianPrior:
+        shape = (self.n_replicates, *self.stage_features.shape)
+        return isotropic_prior(shape, self.prior_precision, self.device)
+
+    def _starting_prior(self) -> GaussianPrior:
+        """Return the prior that the next task begins with, leading axis R."""
+        return self._independent_prior()
+
+    def _switch(self, replicates: Tensor) -> GateSwitch | None:
+        """Return how a task leaves the independent prior while it runs; None: it begins with its
+        prior."""
+        return None
+
+    @property
+    def _is_exploring(self) -> bool:
+        """Whether the next task is one of the first, played under the prior-independent prior."""
+        return False
+
+    @property
+    def _keeps_history(self) -> bool:
+        """Whether the prior estimator needs single transitions, not only sums."""
+        return False
+
+    def _learn_prior(self, belief: TaskBelief) -> dict[str, float]:
+        """Learn from finished tasks (leading axis R B, replicates outermost); return what to
+        log."""
+        return {}
+
+    def prior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean (H, d) and covariance (H, d, d) that the next task begins with.
+
+        With ``n_replicates`` above 1 both have a leading axis R.
+        """
+        self._require_features()
+        prior = self._starting_prior()
+        mean = prior.mean.flatten(-2).cpu().numpy()
+        blocks = prior.covariance
+        flat = [th.block_diag(*matrices) for matrices in blocks.flatten(0, 1)]
+        covariance = th.stack(flat).unflatten(0, blocks.shape[:2]).cpu().numpy()
+        return (mean, covariance) if self.n_replicates > 1 else (mean[0], covariance[0])
+
+    # One task: beliefs and policies.
+
+    def target_variance(self) -> Tensor:
+        """Return the variance of the regression targets in use, shape (R, H)."""
+        shape = (self.n_replicates, self.stage_features.n_stages)
+        if isinstance(self.sigma2, str):
+            squares, dof = self._residuals
+            known = (dof >= 2) & (squares > 0)
+            return th.where(known, squares / dof.clamp_min(1), self.initial_sigma2)
+        given = np.asarray(self.sigma2, dtype=np.float64)
+        if given.ndim and given.shape != (shape[1],):
+            raise ValueError(
+                f"sigma2 has shape {given.shape}: give one number or one for each of {shape[1]} stages"
+            )
+        return th.as_tensor(np.broadcast_to(given, shape).copy(), device=self.device)
+
+    def _fresh_belief(self, replicates: Sequence[int]) -> TaskBelief:
+        """Return what is known about new tasks, one in each of the given replicates."""
+        of = th.as_tensor(list(replicates), device=self.device)
+        features = self.stage_features
+        return TaskBelief(
+            prior=GaussianPrior(*(field[of] for field in self._starting_prior())),
+            statistics=empty_statistics(
+                (len(of),),
+                features.n_stages,
+                features.n_actions,
+                features.n_blocks,
+                features.block_size,
+                self.device,
+            ),
+            sigma2=self.target_variance()[of],
+            switch=self._switch(of),
+        )
+
+    @property
+    def value_model(self) -> ValueModel:
+        """How this agent draws Q-functions."""
+        return ValueModel(bootstrap=self._bootstrap, clip=self.clip_values)
+
+    def initial_policy(self, *, rng: np.random.Generator | None = None) -> LinearQPolicy:
+        """Return the policy of a new task before any data: greedy for one draw from the prior.
+
+        :param rng: of the draw; None uses a generator derived from the agent's seed
+        """
+        self._require_features()
+        rng = (
+            np.random.default_rng([0 if self.seed is None else self.seed, 0])
+            if rng is None
+            else rng
+        )
+        belief = self._fresh_belief([0])
+        return LinearQPolicy.drawn(self.stage_features, self.value_model, belief, [rng])
+
+    def initial_policies(self, rngs: Sequence[np.random.Generator]) -> LinearQPolicies:
+        """Return one initial policy per generator, for as many new tasks (replicates in turn)."""
+        self._require_features()
+        belief = self._fresh_belief([i % self.n_replicates for i in range(len(rngs))])
+        return LinearQPolicies.drawn(self.stage_features, self.value_model, belief, rngs)
+
+    def adapt(
+        self, policy: PolicyPredictor, episodes: EpisodeBatch, *, rng: np.random.Generator
+    ) -> LinearQPolicy:
+        """Return the policy after more episodes of its task: a new draw from the updated posterior.
+
+        :param policy: from :meth:`initial_policy` or an earlier ``adapt``; not changed
+        :param episodes: of one task
+        :param rng: of the draw
+        """
+        own = self._own(policy)
+        stacked = EpisodeBatch.stack([episodes])
+        return self._after(own, stacked, [rng])[0]
+
+    def adapt_tasks(
+        self,
+        policies: TaskPolicies,
+        episodes: EpisodeBatch,
+        *,
+        rngs: Sequence[np.random.Generator],
+    ) -> LinearQPolicies:
+        """Return the policies of M tasks after more episodes of each (leading axis M)."""
+        return self._after(self._own(policies), episodes, rngs)
+
+    def _after(
+        self,
+        policies: LinearQPolicies,
+        episodes: EpisodeBatch,
+        rngs: Sequence[np.random.Generator],
+    ) -> LinearQPolicies:
+        transitions = stage_transitions(policies.features, episodes, self.device)
+        belief = policies.belief.updated(transitions, keep=self._keeps_history)
+        return LinearQPolicies.drawn(policies.features, policies.model, belief, rngs)
+
+    @staticmethod
+    def _own(policy: object) -> LinearQPolicies:
+        if not isinstance(policy, LinearQPolicies):
+            raise TypeError(
+                f"policy is a {type(policy).__name__}: pass one from initial_policy() or adapt()"
+            )
+        return policy
+
+    def _require_features(self) -> None:
+        if not hasattr(self, "stage_features"):
+            raise ValueError(
+                "env=None: the agent needs an env to know the features, call set_env() or "
+                "load(path, env=...)"
+            )
+
+    # Meta-training.
+
+    def collect(self, callback: BaseCallback) -> FinishedTasks | None:
+        """Play one task per sub-environment for N episodes; None when a callback asked to stop."""
+        assert self.env is not None
+        n_tasks = self.env.num_envs
+        rng = np.random.default_rng(self._begin_collect())
+        tasks = sample_tasks(self.env, n_tasks, seed=int(rng.integers(2**31)))
+        rngs = rng.spawn(n_tasks)
+        policies: Any = self._first_policies(rngs)
+        returns, regrets = [], []
+        with pinned_tasks(self.env, tasks):
+            for episode in range(self.n_episodes_per_task):
+                acting = self._acting(policies, episode, rngs)
+                if self.track_regret:
+                    regrets.append(self._regret(acting, tasks))
+                episodes = collect_episodes(
+                    self.env,
+                    acting,
+                    1,
+                    seed=int(rng.integers(2**31)),
+                    on_step=self._step_hook(callback),
+                )
+                if episodes is None:
+                    return None
+                returns.append(episodes.returns[:, 0].cpu().numpy())
+                policies = self.adapt_tasks(policies, episodes, rngs=rngs)
+        regret = np.stack(regrets, axis=1) if regrets else None
+        return FinishedTasks(policies.belief, np.stack(returns, axis=1), regret)
+
+    def _first_policies(self, rngs: Sequence[np.random.Generator]) -> LinearQPolicies:
+        replicates = np.repeat(np.arange(self.n_replicates), self._n_concurrent).tolist()
+        belief = self._fresh_belief(replicates)
+        return LinearQPolicies.drawn(self.stage_features, self.value_model, belief, rngs)
+
+    def _acting(
+        self, policies: LinearQPolicies, episode: int, rngs: Sequence[np.random.Generator]
+    ) -> LinearQPolicies | UniformPolicies:
+        if episode < self.n_uniform_episodes and self._is_exploring:
+            return UniformPolicies(policies, [rng.spawn(1)[0] for rng in rngs])
+        return policies
+
+    def _regret(
+        self, policies: LinearQPolicies | UniformPolicies, tasks: Sequence[Any]
+    ) -> np.ndarray:
+        """Return ``V* - V^pi`` of the policies' tasks, by exact policy evaluation, shape (M,)."""
+        assert self.env is not None
+
+        def ask(name: str, *args: Any) -> Any:
+            return env.env_method(name, *args, indices=[0])[0]
+
+        env = self.env
+        if self._stage_tables is None:
+            if not env.has_attr("policy_returns"):
+                raise ValueError(
+                    "track_regret=True needs an env with the members of metarl_envs.core.ExactEnv"
+                )
+            self._stage_tables = [
+                ask("stage_observations", h) for h in range(self.stage_features.n_stages)
+            ]
+        probabilities = [
+            policies.action_probabilities(table, stage)
+            for stage, table in enumerate(self._stage_tables)
+        ]
+        optimal = np.asarray(ask("optimal_returns", tasks))
+        return optimal - np.asarray(ask("policy_returns", tasks, probabilities))
+
+    def train(self, data: FinishedTasks) -> dict[str, float]:
+        """Learn the prior from finished tasks; one meta-update."""
+        logs = {"task_return": float(data.returns.sum(1).mean())}
+        if data.regret is not None:
+            shape = (self.n_replicates, self._n_concurrent, -1)
+            self.regret_history.append(data.regret.reshape(shape))
+            logs["task_regret"] = float(data.regret.sum(1).mean())
+        logs.update(self._learn_from(data.belief))
+        logs["n_tasks"] = float(self.n_tasks_seen)
+        return logs
+
+    def _learn_from(self, belief: TaskBelief) -> dict[str, float]:
+        if isinstance(self.sigma2, str):
+            self._residuals = self._residuals + self._residual_sums(belief)
+        logs = self._learn_prior(belief)
+        self.n_tasks_seen += len(belief.sigma2) // self.n_replicates
+        return logs
+
+    def _residual_sums(self, belief: TaskBelief) -> Tensor:
+        """Return residual squares of the posterior means and their degrees of freedom, (2, R, H).
+
+        Posterior means, not least squares: without a prior an ill-conditioned stage multiplies the
+        errors of the next one, and one such task would spoil the pooled variance.
+        """
+        squares, dof = posterior_residuals(
+            belief.effective_prior(),
+            belief.statistics,
+            belief.sigma2,
+            bootstrap=self._bootstrap,
+        )
+        return th.stack([squares, dof]).unflatten(1, (self.n_replicates, -1)).sum(2)
+
+    def learn_tasks(
+        self,
+        n_tasks: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+        *,
+        checkpoint_path: str | Path | None = None,
+        checkpoint_interval: int = 1,
+    ) -> Self:
+        """Learn until ``n_tasks`` more tasks are finished, as :meth:`learn` does for time steps.
+
+        :param n_tasks: rounded up to what is played at once
+        """
+        check_positive("n_tasks", n_tasks, whole=True)
+        self._require_features()
+        assert self.env is not None
+        target = self.n_tasks_seen + n_tasks
+        n_rounds = -(-n_tasks // self._n_concurrent)
+        n_steps = self.n_episodes_per_task * self.stage_features.n_stages * self.env.num_envs
+        return self._learn(
+            n_rounds * n_steps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
+            checkpoint_path=checkpoint_path,
+            checkpoint_interval=checkpoint_interval,
+            finished=lambda: self.n_tasks_seen >= target,
+        )
+
+    def fit_prior(
+        self, episodes: str | Path | EpisodeBatch | Sequence[EpisodeBatch], *, n_passes: int = 2
+    ) -> Self:
+        """Learn the prior from logged interactions, as if their tasks had just been finished.
+
+        The logged tasks count as exploration tasks: an agent with enough of them meets its first
+        new task with the learned prior.
+
+        :param episodes: a CSV file (see :func:`.logged_episodes.read_episodes`), one batch per
+            task, or one batch with a task axis
+        :param n_passes: how often the logs are read; later passes value successors under the prior
+            that the earlier ones learned
+        :raises ValueError: if the logs hold no task, or do not fit the env; the agent then stays as
+            it was
+        """
+        self._require_features()
+        check_positive("n_passes", n_passes, whole=True)
+        logged = [self._logged_transitions(batch) for batch in _one_batch_per_task(episodes)]
+        before, n_before = self._learned_state(), self.n_tasks_seen
+        try:
+            for _ in range(n_passes):
+                beliefs = [self._logged_belief(transitions) for transitions in logged]
+                self._restore_learned_state(before)
+                self.n_tasks_seen = n_before
+                for belief in beliefs:
+                    self._learn_from(belief)
+        except BaseException:
+            self._restore_learned_state(before)
+            self.n_tasks_seen = n_before
+            raise
+        return self
+
+    def _logged_transitions(self, batch: EpisodeBatch) -> Transitions:
+        actions = batch.actions[batch.mask.bool()]
+        if (actions < 0).any() or (actions >= self.stage_features.n_actions).any():
+            raise ValueError(
+                f"episodes hold actions outside 0..{self.stage_features.n_actions - 1}: log the "
+                "actions of this env"
+            )
+        width = int(np.prod(self.observation_space.shape or (1,)))
+        if batch.observations.shape[-1] != width:
+            raise ValueError(
+                f"episodes hold observations of {batch.observations.shape[-1]} numbers, the env has "
+                f"{width}: log the observations of this env"
+            )
+        return stage_transitions(self.stage_features, EpisodeBatch.stack([batch]), self.device)
+
+    def _logged_belief(self, transitions: Transitions) -> TaskBelief:
+        """Return what a logged task teaches, repeated for every replicate."""
+        lead = (self.n_replicates, *[-1] * 8)
+        repeated = Transitions(*(field.expand(*lead[: field.ndim]) for field in transitions))
+        belief = self._fresh_belief(range(self.n_replicates))
+        return belief.updated(repeated, keep=self._keeps_history)
+
+    def _learned_state(self) -> dict[str, Tensor]:
+        state = {"residuals": self._residuals} if hasattr(self, "_residuals") else {}
+        if self.regret_history:
+            state["regret_history"] = th.as_tensor(np.stack(self.regret_history))
+        return state
+
+    def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
+        if "residuals" in state:
+            self._residuals = state["residuals"].to(self.device)
+        regret = state.get("regret_history")
+        self.regret_history = [] if regret is None else list(regret.cpu().numpy())
+
+
+def _one_batch_per_task(
+    episodes: str | Path | EpisodeBatch | Sequence[EpisodeBatch],
+) -> list[EpisodeBatch]:
+    if isinstance(episodes, str | Path):
+        return read_episodes(episodes)
+    batches = [episodes] if isinstance(episodes, EpisodeBatch) else list(episodes)
+    if not batches:
+        raise ValueError("episodes is empty: pass at least one logged task")
+    for batch in batches:
+        if not isinstance(batch, EpisodeBatch):
+            raise TypeError(
+                f"episodes holds a {type(batch).__name__}: pass EpisodeBatch, one per task, or the "
+                "path of a CSV file"
+            )
+    return [
+        task for batch in batches for task in (batch.tasks() if batch.has_task_axis else [batch])
+    ]

@@ -1,0 +1,1 @@
+"""What all meta-learning agents share: training loop, batches, files, evaluation, checks."""

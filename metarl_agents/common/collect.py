@@ -1,0 +1,250 @@
+"""Collects a fixed number of episodes per task, one task per sub-environment of an SB3 `VecEnv`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast, overload
+
+import numpy as np
+import torch as th
+from gymnasium import error, spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from metarl_agents.common.episodes import EpisodeBatch
+from metarl_agents.common.policies import ActingPolicies
+from metarl_agents.common.recorder import EpisodeRecorder
+
+StepHook = Callable[[int, list[dict[str, Any]], np.ndarray], bool]
+"""`(n_new_steps, infos, dones) -> bool`, called after every step; False stops the collection."""
+
+FLAT_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+@overload
+def collect_episodes(
+    venv: VecEnv,
+    policies: ActingPolicies,
+    n_episodes: int,
+    *,
+    seed: int,
+    deterministic: bool = False,
+    tasks: Sequence[Any] | None = None,
+    on_step: None = None,
+    dtype: th.dtype = th.float64,
+) -> EpisodeBatch: ...
+
+
+@overload
+def collect_episodes(
+    venv: VecEnv,
+    policies: ActingPolicies,
+    n_episodes: int,
+    *,
+    seed: int,
+    deterministic: bool = False,
+    tasks: Sequence[Any] | None = None,
+    on_step: StepHook,
+    dtype: th.dtype = th.float64,
+) -> EpisodeBatch | None: ...
+
+
+def collect_episodes(
+    venv: VecEnv,
+    policies: ActingPolicies,
+    n_episodes: int,
+    *,
+    seed: int,
+    deterministic: bool = False,
+    tasks: Sequence[Any] | None = None,
+    on_step: StepHook | None = None,
+    dtype: th.dtype = th.float64,
+) -> EpisodeBatch | None:
+    """The first `n_episodes` episodes of every sub-environment after a seeded reset.
+
+    None where `on_step` stopped it. Every task gets the same number of episodes, whatever their
+    lengths: sub-environments that are ready play on until the last one is, and their surplus steps
+    are thrown away (they do count as env steps). Recurrent policies see `episode_start` at the
+    first step only, since their state is carried across the episodes of a task.
+
+    :param venv: B sub-environments
+    :param policies: M = B policies, row i acts in sub-environment i
+    :param n_episodes: E, episodes per sub-environment
+    :param seed: of the reset; sub-environment i gets `seed + i`
+    :param deterministic: whether the policies take their most likely actions
+    :param tasks: M tasks to play, for these episodes only; None plays what the env is on or draws
+    :param on_step: hook for callbacks; see `StepHook`
+    :param dtype: of the floating-point fields
+    """
+    if n_episodes < 1:
+        raise ValueError(f"n_episodes={n_episodes} must be at least 1")
+    if policies.n_tasks != venv.num_envs:
+        raise ValueError(
+            f"policies are for {policies.n_tasks} tasks but the env has {venv.num_envs} "
+            "sub-environments: give one policy per sub-environment"
+        )
+    check_flat_spaces(venv)
+    with _on_tasks(venv, tasks, n_episodes):
+        venv.seed(seed)
+        return _play(
+            venv, policies, EpisodeRecorder(venv, n_episodes, dtype), deterministic, on_step
+        )
+
+
+def sample_tasks(venv: VecEnv, n: int, *, seed: int) -> list[Any]:
+    """Training tasks drawn by the env, the same for the same seed.
+
+    :param venv: an env whose family draws tasks (`sample_tasks`)
+    :param n: how many
+    :param seed: of the draw
+    """
+    _require_tasks(venv, "sample_tasks")
+    return list(venv.env_method("sample_tasks", n, seed=seed, indices=[0])[0])
+
+
+def task_of(venv: VecEnv, *, seed: int) -> Any | None:
+    """The task that a single environment is on; before its first reset, the one it draws.
+
+    :param venv: one sub-environment
+    :param seed: of the reset that draws it, if one is needed
+    :return: None where the env knows no tasks
+    """
+    if not venv.has_attr("get_task"):
+        return None
+    try:
+        return venv.env_method("get_task")[0]
+    except error.ResetNeeded:
+        venv.seed(seed)
+        venv.reset()
+        return venv.env_method("get_task")[0]
+
+
+@contextmanager
+def pinned_tasks(venv: VecEnv, tasks: Sequence[Any]) -> Iterator[None]:
+    """Keeps sub-environment i on `tasks[i]` through all resets inside the block.
+
+    Afterwards the former pins are back where the env tells them (`pinned_task`), else none is left.
+
+    :param venv: an env whose family has tasks (`set_task`)
+    :param tasks: one per sub-environment
+    """
+    _check_tasks(venv, tasks)
+    former = _pins(venv)
+    try:
+        _pin(venv, tasks)
+        yield
+    finally:
+        _pin(venv, former)
+
+
+@contextmanager
+def _on_tasks(venv: VecEnv, tasks: Sequence[Any] | None, n_episodes: int) -> Iterator[None]:
+    if tasks is None or all(task is None for task in tasks):
+        yield
+    elif n_episodes == 1 and getattr(venv.unwrapped, "takes_task_options", True):
+        # For one episode the reset's option is enough, and no pin has to be put back.
+        _check_tasks(venv, tasks)
+        venv.set_options([{} if task is None else {"task": task} for task in tasks])
+        yield
+    else:
+        with pinned_tasks(venv, tasks):
+            yield
+
+
+def _check_tasks(venv: VecEnv, tasks: Sequence[Any]) -> None:
+    _require_tasks(venv, "set_task")
+    if len(tasks) != venv.num_envs:
+        raise ValueError(
+            f"{len(tasks)} tasks for {venv.num_envs} sub-environments: give one task for each"
+        )
+
+
+def _pin(venv: VecEnv, tasks: Sequence[Any]) -> None:
+    for index, task in enumerate(tasks):
+        venv.env_method("set_task", task, indices=[index])
+
+
+def _pins(venv: VecEnv) -> list[Any]:
+    try:
+        return list(venv.get_attr("pinned_task"))
+    except AttributeError:
+        return [None] * venv.num_envs
+
+
+def _require_tasks(venv: VecEnv, method: str) -> None:
+    if not venv.has_attr(method):
+        raise ValueError(
+            f"the env has no {method}(): meta-learning needs an env with a task distribution "
+            "(metarl_envs.core.TaskEnv), for example metarl/Recommendation-v0"
+        )
+
+
+def check_flat_spaces(venv: VecEnv) -> None:
+    """`ValueError` where the spaces are not those that batches can hold.
+
+    :param venv: the env
+    """
+    for name in ("observation_space", "action_space"):
+        space = getattr(venv, name)
+        if not isinstance(space, FLAT_SPACES):
+            raise ValueError(
+                f"{name}={space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
+                "(gymnasium.wrappers.FlattenObservation turns nested observations into a Box)"
+            )
+
+
+def _play(
+    venv: VecEnv,
+    policies: ActingPolicies,
+    recorder: EpisodeRecorder,
+    deterministic: bool,
+    on_step: StepHook | None,
+) -> EpisodeBatch | None:
+    observations = cast(np.ndarray, venv.reset())
+    state: Any | None = None
+    task_start = np.ones(venv.num_envs, dtype=bool)
+    while recorder.running.any():
+        masks = _action_masks(venv) if recorder.with_masks else None
+        actions, state, dist_params = _act(policies, observations, state, task_start, deterministic)
+        task_start = np.zeros(venv.num_envs, dtype=bool)
+        new_obs, rewards, dones, infos = venv.step(_legal(venv.action_space, actions))
+        running = recorder.running
+        recorder.add(observations, actions, rewards, dist_params, masks, new_obs, dones, infos)
+        observations = cast(np.ndarray, new_obs)
+        if on_step is not None:
+            # Surplus episodes would make the statistics favour short ones.
+            infos = [info if wanted else {} for info, wanted in zip(infos, running, strict=True)]
+            _show(on_step, actions=actions, rewards=rewards, new_obs=new_obs)
+            if not on_step(venv.num_envs, infos, dones & running):
+                return None
+    return recorder.batch()
+
+
+def _show(on_step: StepHook, **step: Any) -> None:
+    """Lets a hook that asks for it see what SB3's callbacks expect in their `locals`."""
+    update_locals = getattr(on_step, "update_locals", None)
+    if update_locals is not None:
+        update_locals(step)
+
+
+def _act(
+    policies: ActingPolicies,
+    observations: np.ndarray,
+    state: Any | None,
+    task_start: np.ndarray,
+    deterministic: bool,
+) -> tuple[np.ndarray, Any | None, np.ndarray]:
+    act = getattr(policies, "act", None)
+    if act is not None:
+        actions, state, dist_params = act(observations, state, task_start, deterministic)
+        return np.asarray(actions), state, np.asarray(dist_params)
+    actions, state = policies.predict(observations, state, task_start, deterministic)
+    return np.asarray(actions), state, np.zeros((len(observations), 0))
+
+
+def _legal(space: spaces.Space[Any], actions: np.ndarray) -> np.ndarray:
+    if isinstance(space, spaces.Box):
+        return np.clip(actions, space.low, space.high)
+    return actions
+
+
+def _action_masks(venv: VecEnv) -> np.ndarray:
+    return np.stack(venv.env_method("action_masks")).astype(bool)

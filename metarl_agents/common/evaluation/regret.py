@@ -1,0 +1,65 @@
+"""Exact regret: the optimal return minus the policy's, both from the family's own dynamic
+programming, never from samples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from metarl_agents.common.evaluation.intervals import Floats
+
+
+class ExactValues:
+    """The exact values that an env can compute (`metarl_envs.core.ExactEnv`), asked through a
+    `VecEnv`.
+
+    :param venv: the env
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        self.venv = venv
+        self.knows_optimum = venv.has_attr("optimal_returns")
+        self.knows_policies = (
+            self.knows_optimum
+            and venv.has_attr("policy_returns")
+            and venv.has_attr("stage_observations")
+        )
+        self._observations: list[np.ndarray] | None = None
+
+    def optimal_returns(self, tasks: Sequence[Any]) -> Floats | None:
+        """The optimal expected return of each task, (M,), or None where the env does not know it.
+
+        :param tasks: M tasks
+        """
+        return np.asarray(self._call("optimal_returns", tasks)) if self.knows_optimum else None
+
+    def policy_returns(
+        self, tasks: Sequence[Any], policies: Any, deterministic: bool
+    ) -> Floats | None:
+        """The expected return of each task's policy, (M,), or None where env or policy do not
+        allow it.
+
+        :param tasks: M tasks
+        :param policies: the policies of these tasks
+        :param deterministic: whether they take their most likely actions
+        """
+        if not self.knows_policies or not hasattr(policies, "action_probabilities"):
+            return None
+        probabilities = [
+            policies.action_probabilities(observations, stage=stage, deterministic=deterministic)
+            for stage, observations in enumerate(self._stage_observations())
+        ]
+        return np.asarray(self._call("policy_returns", tasks, probabilities))
+
+    def _stage_observations(self) -> list[np.ndarray]:
+        if self._observations is None:
+            n_stages = int(self.venv.get_attr("n_stages", indices=[0])[0])
+            self._observations = [
+                self._call("stage_observations", stage) for stage in range(n_stages)
+            ]
+        return self._observations
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return self.venv.env_method(method, *arguments, indices=[0])[0]

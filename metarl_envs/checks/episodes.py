@@ -1,0 +1,334 @@
+"""Checks of the episodes of a single env: laws 1, 2, 3, 5, 6, 7, 8 and 10."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces.utils import flatten
+from numpy.typing import NDArray
+
+from metarl_envs.checks.subject import (
+    AnyEnv,
+    NotApplicableError,
+    Player,
+    Step,
+    Subject,
+    array_of,
+    attribute,
+    count_distinct,
+    has_wrapper,
+    is_same,
+    require,
+    require_same,
+    rollout,
+    same_task,
+)
+from metarl_envs.core import Task
+
+_LONG = 2000
+"""Steps after which a check stops waiting for the end of an episode."""
+
+
+def every_reset_draws_a_new_task(subject: Subject) -> None:
+    """Resets draw new tasks: all different in continuous families."""
+    subject.distinct_tasks(2)
+    env = subject.make()
+    n_resets = 8 if subject.is_continuous else 32
+    seeds = [subject.seed] + [None] * (n_resets - 1)
+    met = [_task_of_reset(env, seed) for seed in seeds]
+    least = n_resets if subject.is_continuous else 2
+    require(count_distinct(met) >= least, f"{n_resets} resets met {count_distinct(met)} tasks")
+
+
+def fixed_mode_keeps_the_first_task(subject: Subject) -> None:
+    """An env made with ``task_mode="fixed"`` meets one task only."""
+    env = subject.make(task_mode="fixed")
+    if has_wrapper(env, "ResampleTask"):
+        raise NotApplicableError("ResampleTask resamples on purpose")
+    tasks = [_task_of_reset(env, subject.seed)] + [_task_of_reset(env) for _ in range(8)]
+    require(count_distinct(tasks) == 1, f'task_mode="fixed" met {count_distinct(tasks)} tasks')
+
+
+def set_task_pins_until_none(subject: Subject) -> None:
+    """``set_task(t)`` holds through every reset, seeded or not; ``set_task(None)`` ends it."""
+    env = subject.make()
+    for task in subject.distinct_tasks(2):
+        attribute(env, "set_task")(task)
+        for seed in (None, subject.seed, None, subject.seed + 1, None):
+            met = _task_of_reset(env, seed)
+            require(same_task(met, task), f"pinned {task}, but reset(seed={seed}) met {met}")
+            Player(env, subject.seed).step()
+    attribute(env, "set_task")(None)
+    met_tasks = [_task_of_reset(env) for _ in range(16)]
+    require(count_distinct(met_tasks) > 1, "set_task(None) does not unpin")
+
+
+def set_task_waits_for_the_next_reset(subject: Subject) -> None:
+    """A task pinned during an episode leaves that episode alone."""
+    first, second = subject.distinct_tasks(2)
+    undisturbed = rollout(subject.make(), seed=subject.seed, task=first)
+    env = subject.make()
+    player = Player(env, subject.seed)
+    rows = [player.reset(seed=subject.seed, task=first)]
+    attribute(env, "set_task")(second)
+    task = attribute(env, "get_task")()
+    require(same_task(task, first), f"get_task() is {task} before the reset, not {first}")
+    require_same(undisturbed, [*rows, *player.play(50)], "set_task changed the running episode")
+    met = _task_of_reset(env)
+    require(same_task(met, second), f"pinned {second}, but the next reset met {met}")
+
+
+def reset_option_sets_one_episode(subject: Subject) -> None:
+    """``reset(options={"task": t})`` is for that episode; the pin or the draw then returns."""
+    env = subject.make()
+    pinned, chosen = subject.distinct_tasks(2)
+    options = {"task": chosen}
+    env.reset(seed=subject.seed, options=options)
+    require(options == {"task": chosen}, f"reset changed the options to {options}")
+    met = attribute(env, "get_task")()
+    require(same_task(met, chosen), f"options asked for {chosen}, the episode has {met}")
+    later = [_task_of_reset(env) for _ in range(16)]
+    require(
+        any(not same_task(task, chosen) for task in later), "the option outlived its episode"
+    )
+    attribute(env, "set_task")(pinned)
+    env.reset(options={"task": chosen})
+    met = attribute(env, "get_task")()
+    require(same_task(met, chosen), f"with a pin, options asked for {chosen} and got {met}")
+    met = _task_of_reset(env)
+    require(same_task(met, pinned), f"after the option the pin {pinned} is gone: {met}")
+
+
+def same_seed_and_task_give_the_same_rollout(subject: Subject) -> None:
+    """Drawn, pinned or set for one episode: one task under one seed is one rollout."""
+    env = subject.make()
+    for seed in range(subject.seed, subject.seed + 3):
+        drawn = rollout(env, seed=seed)
+        task = attribute(env, "get_task")()
+        require_same(drawn, rollout(subject.make(), seed=seed), "one seed gave two rollouts")
+        optional = rollout(subject.make(), seed=seed, task=task)
+        require_same(drawn, optional, "a drawn task and reset(options) differ")
+        pinned = subject.make()
+        attribute(pinned, "set_task")(task)
+        require_same(drawn, rollout(pinned, seed=seed), "a drawn and a pinned task differ")
+
+
+def drawing_tasks_takes_nothing_from_the_dynamics(subject: Subject) -> None:
+    """The second episode does not depend on how the first got its task, nor on sample_tasks."""
+    env = subject.make()
+    first = _two_episodes(env, subject, None, sample=False)
+    task = first.task
+    pinned = subject.make()
+    attribute(pinned, "set_task")(task)
+    others = {
+        "a pinned task": _two_episodes(pinned, subject, task, sample=False),
+        "reset(options)": _two_episodes(subject.make(), subject, task, sample=False),
+        "calls of sample_tasks": _two_episodes(subject.make(), subject, None, sample=True),
+    }
+    for name, other in others.items():
+        require_same(first.rows, other.rows, f"{name} changed the stream of the dynamics")
+
+
+def seeds_decide_the_tasks(subject: Subject) -> None:
+    """Equal seeds meet equal tasks; other seeds, unseeded envs and parallel envs do not."""
+    subject.distinct_tasks(2)
+    streams = [_met_tasks(subject, subject.seed + index) for index in range(8)]
+    again = _met_tasks(subject, subject.seed)
+    require(all(map(same_task, streams[0], again)), "one seed met two sequences of tasks")
+    streams += [_met_tasks(subject, None) for _ in range(2)]
+    for index, stream in enumerate(streams[1:]):
+        same = all(map(same_task, streams[index], stream))
+        require(not same, f"envs {index} and {index + 1} of several met the same tasks")
+    if subject.is_continuous:
+        met = [task for stream in streams for task in stream]
+        n_distinct = count_distinct(met)
+        require(n_distinct == len(met), f"{len(met)} resets met only {n_distinct} tasks")
+
+
+def env_pickled_in_mid_episode_continues(subject: Subject) -> None:
+    """``pickle`` keeps task, pin, state and generators: the copy goes on identically."""
+    for pin in (False, True):
+        env = subject.make()
+        if pin:
+            attribute(env, "set_task")(subject.distinct_tasks(1)[0])
+        player = Player(env, subject.seed)
+        player.reset(seed=subject.seed)
+        player.play(2)
+        twin: Player = pickle.loads(pickle.dumps(player))  # noqa: S301 - made on this line
+        require(
+            same_task(attribute(twin.env, "get_task")(), attribute(env, "get_task")()),
+            "the unpickled env has another task",
+        )
+        for episode in range(3):
+            rows, copied = player.play(50), twin.play(50)
+            require_same(rows, copied, f"the unpickled env differs in episode {episode}")
+            require_same([player.reset()], [twin.reset()], "the unpickled env resets differently")
+        twin.env.close()
+
+
+def observations_lie_in_the_space(subject: Subject) -> None:
+    """Every observation of several episodes lies in ``observation_space``; rewards are finite."""
+    env = subject.make()
+    for seed in range(subject.seed, subject.seed + 5):
+        for index, row in enumerate(rollout(env, seed=seed, n_steps=200)):
+            inside = env.observation_space.contains(row.observation)
+            require(inside, f"observation {row.observation} of step {index} is outside the space")
+            require(np.isfinite(row.reward), f"reward {row.reward} of step {index} is not finite")
+
+
+def first_observations_do_not_reveal_the_task(subject: Subject) -> None:
+    """No entry of the first observation is a function of the task alone.
+
+    An entry that is the same for every seed but differs between tasks gives the task away.
+    Noisy encodings, and later observations, which dynamics may rightly let depend on the task,
+    cannot be judged from outside and are not looked at. A stack with ``ObserveTask`` may show it.
+    """
+    env = subject.make()
+    if has_wrapper(env, "ObserveTask"):
+        raise NotApplicableError("ObserveTask shows the task on purpose")
+    if not env.observation_space.is_np_flattenable:
+        raise NotApplicableError(f"{env.observation_space} cannot be flattened")
+    tasks, seeds = subject.distinct_tasks(8), range(subject.seed, subject.seed + 4)
+    first = np.array([[_first_observation(env, task, seed) for seed in seeds] for task in tasks])
+    constant_in_seed = (first == first[:, :1]).all(axis=(0, 1))
+    differs_between_tasks = (first != first[:1]).any(axis=(0, 1))
+    revealing = np.flatnonzero(constant_in_seed & differs_between_tasks).tolist()
+    require(not revealing, f"entries {revealing} of the first observation reveal the task")
+
+
+def different_tasks_differ(subject: Subject) -> None:
+    """Two different tasks differ in a reward or a transition on some seeded rollout."""
+    tasks = subject.distinct_tasks(3)
+    env = subject.make()
+    for index, task in enumerate(tasks):
+        for other in tasks[:index]:
+            require(
+                any(
+                    _differ(env, task, other, seed)
+                    for seed in range(subject.seed, subject.seed + 30)
+                ),
+                f"{task} and {other} behave alike in 30 rollouts",
+            )
+
+
+def spec_survives_json(subject: Subject) -> None:
+    """``spec.to_json()`` works (string entry points) and makes an env of the same rollouts."""
+    env = subject.make()
+    spec = env.spec
+    if spec is None:
+        raise NotApplicableError("the env has no spec")
+    for name in ("entry_point", "vector_entry_point"):
+        value = getattr(spec, name)
+        require(not callable(value), f"spec.{name} is {value}; register it as a string")
+    try:
+        text = spec.to_json()
+    except (TypeError, ValueError) as error:
+        require(False, f"spec.to_json() fails: {error}")
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(text))
+    rows = rollout(env, seed=subject.seed), rollout(twin, seed=subject.seed)
+    twin.close()
+    require_same(*rows, "an env made from spec.to_json() differs")
+
+
+def terminated_and_truncated_are_kept_apart(subject: Subject) -> None:
+    """An episode ends as ``terminated`` by its own rules, as ``truncated`` by a time limit.
+
+    Both at once are accepted only in the very step of the time limit. Where the spec names a time
+    limit, it is moved: what ended by it alone must have been ``truncated``, not ``terminated``.
+    A limit hidden inside the env, which no argument moves, cannot be told from a rule.
+    """
+    env = subject.make()
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    for seed in range(subject.seed, subject.seed + 5):
+        rows = rollout(env, seed=seed, n_steps=_LONG)
+        for row in rows[1:]:
+            flags = (row.terminated, row.truncated)
+            booleans = all(isinstance(flag, bool | np.bool_) for flag in flags)
+            require(booleans, f"terminated, truncated are {flags}, not booleans")
+        both = rows[-1].terminated and rows[-1].truncated
+        at_limit = len(rows) - 1 == limit
+        require(at_limit or not both, "an episode ended as terminated and truncated at once")
+        if rows[-1].done and limit is not None and not has_wrapper(env, "Trial"):
+            _move_the_time_limit(subject, seed, rows, limit)
+
+
+def infos_name_the_task(subject: Subject) -> None:
+    """``info["task_id"]`` is an int at every step; ``info["task"]`` is there at resets only."""
+    env = subject.make()
+    ids: dict[int, Task] = {}
+    for task in subject.distinct_tasks(4):
+        player = Player(env, subject.seed)
+        rows = [player.reset(seed=subject.seed, task=task), *player.play(50)]
+        named = rows[0].info.get("task")
+        require(named is not None and same_task(named, task), f'info["task"] at reset is {named}')
+        extra = [index for index, row in enumerate(rows) if index and "task" in row.info]
+        require(not extra, f'info["task"] is there at steps {extra[:3]}, not only at the reset')
+        found = [row.info.get("task_id") for row in rows]
+        integers = all(isinstance(item, int | np.integer) for item in found)
+        require(integers, f'info["task_id"] is {found[:3]}, not an int at every step')
+        require(len(set(found)) == 1, f'info["task_id"] changes during an episode: {found[:3]}')
+        require(found[0] not in ids, f"{task} and {ids.get(found[0])} share the task_id {found[0]}")
+        ids[found[0]] = task
+
+
+class _Episodes:
+    """Two episodes of one task, and the task."""
+
+    def __init__(self, task: Task, rows: list[Step]) -> None:
+        self.task = task
+        self.rows = rows
+
+
+def _two_episodes(env: AnyEnv, subject: Subject, task: Task | None, *, sample: bool) -> _Episodes:
+    player = Player(env, subject.seed)
+    rows = [player.reset(seed=subject.seed, task=task)]
+    if sample:
+        attribute(env, "sample_tasks")(5)
+    rows += player.play(50)
+    task = attribute(env, "get_task")()
+    if sample:
+        attribute(env, "sample_tasks")(5)
+    rows += [player.reset(task=task), *player.play(50)]
+    return _Episodes(task, rows)
+
+
+def _move_the_time_limit(subject: Subject, seed: int, rows: list[Step], limit: int) -> None:
+    length = len(rows) - 1
+    if length == limit:
+        longer = rollout(subject.make(max_episode_steps=limit + 1), seed=seed, n_steps=length)[-1]
+        ended = (rows[-1].terminated, rows[-1].truncated)
+        by_limit = (longer.terminated, True)
+        require(ended == by_limit, f"the time limit ended an episode as {ended}, not {by_limit}")
+    if length >= 2:
+        shorter = rollout(subject.make(max_episode_steps=length - 1), seed=seed, n_steps=length)
+        ended = (shorter[-1].terminated, shorter[-1].truncated)
+        cut = len(shorter) == length and ended == (False, True)
+        require(cut, f"a time limit ended an episode as {ended} at step {len(shorter) - 1}")
+
+
+def _differ(env: AnyEnv, task: Task, other: Task, seed: int) -> bool:
+    first, second = (rollout(env, seed=seed, task=each, n_steps=200) for each in (task, other))
+    if len(first) != len(second):
+        return True
+    return any(
+        not is_same(left[:4], right[:4]) for left, right in zip(first, second, strict=True)
+    )
+
+
+def _first_observation(env: AnyEnv, task: Task, seed: int) -> NDArray[Any]:
+    observation, _ = env.reset(seed=seed, options={"task": task})
+    return np.asarray(flatten(env.observation_space, observation)).copy()
+
+
+def _met_tasks(subject: Subject, seed: int | None) -> list[Task]:
+    # Long enough that two streams of a family of two tasks agree by chance once in 2^32 times.
+    env, n_resets = subject.make(), 8 if subject.is_continuous else 32
+    return [_task_of_reset(env, seed if index == 0 else None) for index in range(n_resets)]
+
+
+def _task_of_reset(env: AnyEnv, seed: int | None = None) -> Task:
+    env.reset(seed=seed)
+    return attribute(env, "get_task")()

@@ -1,0 +1,84 @@
+"""Checks of what users hand to tabular families, with errors that name argument, value and remedy.
+
+Shapes: M tasks, S_h observations at stage h, A actions.
+"""
+
+from collections.abc import Sequence
+from math import isfinite
+from numbers import Integral
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from metarl_envs.core import FloatArray
+
+Target = Literal["optimal", "myopic"]
+Structure = Literal["block", "full"]
+
+
+def check_counts(**counts: Any) -> None:
+    """`ValueError` for the first argument that is no positive integer."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer of at least 1")
+
+
+def check_deviations(**deviations: float) -> None:
+    """`ValueError` for the first argument that is no standard deviation."""
+    for name, value in deviations.items():
+        if not (isfinite(value) and value >= 0):
+            raise ValueError(f"{name}={value!r} must be a finite number of at least 0")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """`ValueError` where `value` is none of a `Literal`'s values."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} must be one of {get_args(choices)}")
+
+
+def check_stage(stage: int, n_stages: int) -> None:
+    """`ValueError` where `stage` is none of a family's stages."""
+    if not 0 <= stage < n_stages:
+        raise ValueError(f"stage={stage!r} must lie in [0, {n_stages})")
+
+
+def check_prior_options(*, n_tasks: int, target: str, structure: str) -> None:
+    """`ValueError` for options that `q_prior` does not have."""
+    if n_tasks < 2:
+        raise ValueError(
+            f"n_tasks={n_tasks!r} must be at least 2: a covariance needs more than one task"
+        )
+    check_choice("target", target, Target)
+    check_choice("structure", structure, Structure)
+
+
+def checked_policies(
+    probabilities: Sequence[Any], n_tasks: int, n_states: Sequence[int], n_actions: int
+) -> list[FloatArray]:
+    """One policy per stage, (M, S_h, A) each, or `ValueError` where a row is no distribution over
+    actions.
+
+    :param probabilities: for each stage (M, S_h, A) or (S_h, A)
+    :param n_tasks: M
+    :param n_states: S_h of each stage
+    :param n_actions: A
+    """
+    if len(probabilities) != len(n_states):
+        raise ValueError(
+            f"probabilities has {len(probabilities)} entries: give one array for each of "
+            f"{len(n_states)} stages"
+        )
+    policies = []
+    for stage, policy in enumerate(probabilities):
+        shape = (n_tasks, n_states[stage], n_actions)
+        array = np.asarray(policy, dtype=np.float64)
+        if array.shape not in (shape, shape[1:]):
+            raise ValueError(
+                f"probabilities[{stage}] has shape {array.shape}: give {shape} or {shape[1:]}"
+            )
+        if not (np.all(array >= 0) and np.allclose(array.sum(-1), 1.0, rtol=0, atol=1e-6)):
+            raise ValueError(
+                f"probabilities[{stage}] must be non-negative and sum to 1 over actions"
+            )
+        policies.append(np.broadcast_to(array, shape))
+    return policies

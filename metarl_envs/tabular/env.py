@@ -1,0 +1,250 @@
+"""The single environment of tabular families: a batch of one.
+
+Shapes: B batch of environments, A actions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from metarl_envs.core import BoolArray, FloatArray, Split, Task, task_id
+from metarl_envs.distributions import TaskMode, TaskStream, check_task
+from metarl_envs.tabular.family import Array, Params, TabularFamily, View, sequential_dot
+
+__all__ = ["Array", "Params", "TabularEnv", "TabularFamily", "View", "sequential_dot"]
+
+# What an environment hands on from its family, where the family has it (see `LinearQEnv` and
+# `ExactEnv` in core.py).
+FAMILY_MEMBERS = (
+    "n_stages",
+    "n_features",
+    "n_feature_blocks",
+    "features",
+    "stages",
+    "stage_observations",
+    "optimal_returns",
+    "optimal_return",
+    "policy_returns",
+    "myopic_returns",
+    "q_prior",
+)
+
+
+def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int, ...]) -> Array:
+    """`actions` as an array (*batch_shape, *action_shape), or `ValueError` where one lies outside
+    `space`.
+
+    :param space: the action space of one environment
+    :param actions: what the user handed in
+    :param batch_shape: () for a single environment, (B,) for a vector one
+    """
+    array = np.asarray(actions)
+    shape = (*batch_shape, *(space.shape or ()))
+    if array.shape != shape:
+        raise ValueError(
+            f"action={actions!r} has shape {array.shape}, but {space} with batch {batch_shape} "
+            f"needs {shape}"
+        )
+    if isinstance(space, gym.spaces.Discrete):
+        low, high = int(space.start), int(space.start + space.n) - 1
+        if array.dtype.kind not in "iu" or np.any(array < low) or np.any(array > high):
+            raise ValueError(
+                f"action={actions!r} is outside {space}: give integers from {low} to {high}"
+            )
+        return array.astype(np.int64)
+    if isinstance(space, gym.spaces.Box):
+        # NaN fails both comparisons; an infinite action fails where the bounds are finite.
+        if array.dtype.kind not in "iuf" or not np.all(
+            (array >= space.low) & (array <= space.high) & np.isfinite(array)
+        ):
+            raise ValueError(
+                f"action={actions!r} is outside {space}: give finite numbers within its bounds"
+            )
+        return array.astype(space.dtype)
+    raise TypeError(f"action_space={space} is not supported: use Discrete or Box")
+
+
+def hand_on_family(env: Any, family: TabularFamily) -> None:
+    """Gives an environment the spaces' owner, its task distribution and the members its family has.
+
+    They become attributes of the instance: so `hasattr(env, "features")` tells the truth, and
+    `isinstance` with the protocols of core.py holds on every Python version (3.12 and later do not
+    see what `__getattr__` returns).
+    """
+    env.family = family
+    env.task_distribution = family.task_distribution
+    for name in FAMILY_MEMBERS:
+        if hasattr(family, name):
+            setattr(env, name, getattr(family, name))
+
+
+def stream_seed(np_random_seed: int) -> int:
+    """The seed of the task stream that belongs to gymnasium's `np_random_seed`.
+
+    :param np_random_seed: -1 where the user replaced the generator; then the tasks start from fresh
+        entropy
+    """
+    return np_random_seed if np_random_seed >= 0 else int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
+
+
+def warn_no_render_mode(env_id: str) -> None:
+    """Gymnasium's warning for `render()` without a render mode."""
+    gym.logger.warn(
+        "You are calling render method without specifying any render mode. You can specify the "
+        f'render_mode at initialization, e.g. gym.make("{env_id}", render_mode="rgb_array")'
+    )
+
+
+def checked_render_mode(render_mode: str | None, modes: Sequence[str]) -> str | None:
+    """`render_mode`, or `ValueError` where it is none of `modes`."""
+    if render_mode is not None and render_mode not in modes:
+        raise ValueError(f"render_mode={render_mode!r} must be None or one of {list(modes)}")
+    return render_mode
+
+
+class TabularEnv(gym.Env[Any, Any]):
+    """A single environment of a tabular family.
+
+    :param family: the dynamics and the task distribution
+    :param task_mode: "resample" draws a new task at every reset, "fixed" keeps the first one
+    :param render_mode: `None`, "ansi" or "rgb_array"
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
+
+    def __init__(
+        self,
+        family: TabularFamily,
+        *,
+        task_mode: TaskMode = "resample",
+        render_mode: str | None = None,
+    ) -> None:
+        hand_on_family(self, family)
+        self.family = family
+        self.task_distribution = family.task_distribution
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self.task_mode = task_mode
+        self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
+        self._tasks = TaskStream(family.task_distribution, task_mode=task_mode)
+        self._running = False
+        self._was_reset = False
+        self._last: tuple[Any, float, float] = (None, 0.0, 0.0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode, with a new task unless one is pinned or kept.
+
+        :param seed: seeds the dynamics and, through a child generator, the tasks
+        :param options: `{"task": task}` sets the task of this episode only
+        """
+        chosen = (options or {}).get("task")
+        if chosen is not None:
+            check_task(self.task_distribution, chosen)
+        super().reset(seed=seed)
+        self._seed_tasks(restart=seed is not None)
+        task = self._tasks.begin_episode(chosen)
+        self._task_id = task_id(task)
+        self._params = self.family.compile([task])
+        self._states = self.family.initial(
+            self._params, self._uniforms(self.family.n_reset_uniforms)
+        )
+        self._stages = np.zeros(1, dtype=np.int64)
+        self._running = self._was_reset = True
+        self._last = (None, 0.0, 0.0)
+        return self._observation(), self._info() | {"task": task}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Plays one action; `ValueError` where it lies outside the action space."""
+        if not self._running:
+            raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
+        checked = checked_actions(self.action_space, action, ())
+        self._states, rewards, terminated = self.family.step(
+            self._params,
+            self._states,
+            self._stages,
+            checked[None],
+            self._uniforms(self.family.n_step_uniforms),
+        )
+        self._stages = self._stages + 1
+        truncated = not terminated[0] and bool(self._stages[0] >= self.family.horizon)
+        self._running = not (terminated[0] or truncated)
+        reward = float(rewards[0])
+        self._last = (checked[()], reward, self._last[2] + reward)
+        return self._observation(), reward, bool(terminated[0]), truncated, self._info()
+
+    def sample_tasks(
+        self, n: int, *, seed: int | None = None, split: Split = "train"
+    ) -> list[Task]:
+        """`n` tasks from the distribution.
+
+        :param n: how many
+        :param seed: of a stream of its own; without one, the env's own task generator goes on
+        :param split: the streams of "train" and "test" are disjoint
+        """
+        self._seed_tasks()
+        return self._tasks.sample(n, seed=seed, split=split)
+
+    def set_task(self, task: Task | None) -> None:
+        """Pins `task` from the next reset on, through every later one; `None` unpins."""
+        self._tasks.pin(task)
+
+    def get_task(self) -> Task:
+        """The task of the running episode; before the first reset, the pinned one."""
+        return self._tasks.get_task()
+
+    def action_masks(self, observations: Array | None = None) -> BoolArray:
+        """Which actions are allowed, (..., A); without an argument in the current state, (A,).
+
+        :param observations: (..., *obs_shape)
+        """
+        if observations is None:
+            self._require_reset("action_masks")
+            observations = self._observation()
+        return self.family.action_masks(np.asarray(observations))
+
+    def render(self) -> Any:
+        """The current state as text ("ansi") or as an image (height, width, 3) ("rgb_array")."""
+        if self.render_mode is None:
+            warn_no_render_mode(self.spec.id if self.spec else type(self).__name__)
+            return None
+        self._require_reset("render")
+        mask = self._info().get("action_mask")
+        view = View(
+            self._observation(),
+            int(self._stages[0]),
+            *self._last,
+            None if mask is None else mask.astype(np.bool_),
+        )
+        return (
+            self.family.render_ansi(view)
+            if self.render_mode == "ansi"
+            else self.family.render_rgb(view)
+        )
+
+    def _require_reset(self, name: str) -> None:
+        if not self._was_reset:
+            raise gym.error.ResetNeeded(
+                f"there is no current state yet: call reset() before {name}()"
+            )
+
+    def _seed_tasks(self, restart: bool = False) -> None:
+        if restart or not self._tasks.is_seeded:
+            self._tasks.seed(stream_seed(self.np_random_seed))
+
+    def _uniforms(self, n: int) -> FloatArray:
+        return self.np_random.random((1, n))
+
+    def _observation(self) -> Any:
+        return self.family.observe(self._states, self._stages)[0]
+
+    def _info(self) -> dict[str, Any]:
+        infos = self.family.infos(self._states, self._stages)
+        rows = {
+            name: array[0].copy() if array.ndim > 1 else array[0].item()
+            for name, array in infos.items()
+        }
+        return {"task_id": self._task_id, **rows}

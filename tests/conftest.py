@@ -1,0 +1,25 @@
+"""One thread per worker, and array shapes checked at run time in the pure tensor modules."""
+
+import importlib.util
+import os
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+# Before anything imports them: their jaxtyping annotations are enforced under test, and only there.
+CHECKED_MODULES = (
+    "metarl_agents.bayesian.linear_gaussian",
+    "metarl_agents.bayesian.prior_estimation",
+)
+
+if importlib.util.find_spec("beartype") is not None:
+    from jaxtyping import install_import_hook
+
+    install_import_hook(list(CHECKED_MODULES), "beartype.beartype")
+
+
+def pytest_configure() -> None:
+    """Torch reads no variable after its import, and a plugin may have imported it."""
+    import torch as th
+
+    th.set_num_threads(1)

@@ -1,0 +1,194 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from metarl_envs.tabular import FiniteMDP, action_values, occupancy, optimal_values, policy_values
+
+
+def random_mdp(batch=(), n_states=7, n_actions=3, seed=0, **arguments):
+    rng = np.random.default_rng(seed)
+    return FiniteMDP(
+        rng.dirichlet(np.ones(n_states), size=(*batch, n_states, n_actions)),
+        rng.standard_normal((*batch, n_states, n_actions)),
+        rng.dirichlet(np.ones(n_states), size=batch),
+        **arguments,
+    )
+
+
+def random_policy(mdp, *axes, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.ones(mdp.n_actions), size=(*axes, mdp.n_states))
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.99, 0.99999])
+def test_optimal_values_have_no_bellman_residual(discount):
+    mdp = random_mdp((5,), discount=discount)
+    values = optimal_values(mdp)
+    assert values.shape == (5, 7)
+    residual = np.abs(action_values(mdp, values).max(-1) - values).max()
+    assert residual <= 1e-10 * max(1.0, np.abs(values).max())
+
+
+def test_optimal_values_agree_with_value_iteration():
+    mdp = random_mdp((4,), discount=0.8)
+    values = np.zeros((4, 7))
+    for _ in range(300):
+        values = action_values(mdp, values).max(-1)
+    np.testing.assert_allclose(optimal_values(mdp), values, rtol=0, atol=1e-12)
+
+
+def test_equally_good_actions_do_not_keep_policy_iteration_going():
+    mdp = FiniteMDP(np.full((3, 4, 3), 1 / 3), np.ones((3, 4)), np.full(3, 1 / 3), discount=0.9)
+    np.testing.assert_allclose(optimal_values(mdp), 10.0, rtol=1e-14)
+
+
+def test_finite_horizon_values_agree_with_a_plain_recursion():
+    mdp = random_mdp((), horizon=4, discount=0.9)
+
+    def value(stage, state):
+        if stage == 4:
+            return 0.0
+        return max(
+            mdp.rewards[state, a]
+            + 0.9 * sum(mdp.transitions[state, a, x] * value(stage + 1, x) for x in range(7))
+            for a in range(3)
+        )
+
+    values = optimal_values(mdp)
+    assert values.shape == (4, 7)
+    np.testing.assert_allclose(values[1], [value(1, s) for s in range(7)], rtol=0, atol=1e-12)
+
+
+def test_long_horizon_approaches_the_discounted_values():
+    discounted = random_mdp(discount=0.5)
+    finite = random_mdp(discount=0.5, horizon=60)
+    np.testing.assert_allclose(optimal_values(finite)[0], optimal_values(discounted), atol=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [{"discount": 0.9}, {"horizon": 5}])
+def test_greedy_policy_reaches_the_optimal_values(arguments):
+    mdp = random_mdp((3,), **arguments)
+    values = optimal_values(mdp)
+    greedy = np.eye(3)[action_values(mdp, values).argmax(-1)]
+    np.testing.assert_allclose(policy_values(mdp, greedy), values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [{"discount": 0.9}, {"horizon": 5}])
+def test_batch_equals_its_members(arguments):
+    mdp = random_mdp((2, 3), **arguments)
+    policy = random_policy(mdp, 2, 3)
+    for i, j in np.ndindex(2, 3):
+        member = FiniteMDP(mdp.transitions[i, j], mdp.rewards[i, j], mdp.initial[i, j], **arguments)
+        for batched, single in (
+            (optimal_values(mdp)[i, j], optimal_values(member)),
+            (policy_values(mdp, policy)[i, j], policy_values(member, policy[i, j])),
+            (occupancy(mdp, policy)[i, j], occupancy(member, policy[i, j])),
+        ):
+            np.testing.assert_allclose(batched, single, rtol=0, atol=1e-12)
+
+
+def test_occupancy_and_values_give_the_same_return():
+    discounted = random_mdp((4,), discount=0.95)
+    policy = random_policy(discounted, 4)
+    visits = occupancy(discounted, policy)
+    assert visits.shape == (4, 7, 3)
+    np.testing.assert_allclose(visits.sum((-1, -2)), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        (visits * discounted.rewards).sum((-1, -2)) / 0.05,
+        (policy_values(discounted, policy) * discounted.initial).sum(-1),
+        rtol=1e-10,
+    )
+
+
+def test_finite_horizon_occupancy_and_values_give_the_same_return():
+    mdp = random_mdp((4,), horizon=6, discount=0.9)
+    policy = random_policy(mdp, 4, 6)
+    visits = occupancy(mdp, policy)
+    assert visits.shape == (4, 6, 7, 3)
+    np.testing.assert_allclose(visits.sum((-1, -2)), 1.0, rtol=1e-12)
+    discounts = 0.9 ** np.arange(6)
+    np.testing.assert_allclose(
+        np.einsum("khsa,ksa,h->k", visits, mdp.rewards, discounts),
+        (policy_values(mdp, policy)[:, 0] * mdp.initial).sum(-1),
+        rtol=1e-10,
+    )
+
+
+def test_stationary_policy_equals_the_same_policy_at_every_stage():
+    mdp = random_mdp((2,), horizon=3)
+    policy = random_policy(mdp)
+    stages = np.broadcast_to(policy, (2, 3, 7, 3))
+    np.testing.assert_array_equal(policy_values(mdp, policy), policy_values(mdp, stages))
+    single = random_mdp(horizon=3)
+    np.testing.assert_array_equal(
+        occupancy(single, policy), occupancy(single, np.broadcast_to(policy, (3, 7, 3)))
+    )
+
+
+def test_shared_arrays_are_broadcast_over_the_batch():
+    rng = np.random.default_rng(0)
+    single = random_mdp(discount=0.9)
+    rewards = rng.standard_normal((5, 7, 3))
+    mdp = FiniteMDP(single.transitions, rewards, single.initial, 0.9)
+    assert mdp.batch_shape == (5,)
+    member = FiniteMDP(single.transitions, rewards[2], single.initial, 0.9)
+    np.testing.assert_allclose(optimal_values(mdp)[2], optimal_values(member), atol=1e-12)
+
+
+def test_mdp_is_frozen_read_only_float64_and_picklable():
+    rewards = np.ones((1, 2), dtype=np.float32)
+    mdp = FiniteMDP(np.ones((1, 2, 1)), rewards, [1], horizon=1)
+    rewards[:] = 7.0
+    assert mdp.rewards.max() == 1.0 and mdp.rewards.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        mdp.rewards[0, 0] = 2.0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        mdp.discount = 0.5
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(mdp)).rewards, mdp.rewards)
+
+
+@pytest.mark.parametrize("solve", [optimal_values, lambda m: policy_values(m, random_policy(m))])
+def test_undiscounted_endless_mdp_is_refused(solve):
+    with pytest.raises(ValueError, match="horizon=None with discount=1.0"):
+        solve(random_mdp())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transitions": np.full((2, 2, 2), 0.4)}, "transitions must be"),
+        ({"transitions": np.full((2, 2, 2), np.nan)}, "transitions must be"),
+        ({"transitions": np.ones((2, 2))}, "must have shapes"),
+        ({"transitions": np.full((2, 3, 2), 0.5)}, "disagree"),
+        ({"rewards": np.full((2, 2), np.inf)}, "rewards must be finite"),
+        ({"initial": [1.5, -0.5]}, "initial must be"),
+        ({"initial": np.ones((3, 2)) / 2, "rewards": np.ones((4, 2, 2))}, "do not broadcast"),
+        ({"discount": 1.5}, "discount=1.5"),
+        ({"discount": np.nan}, "discount=nan"),
+        ({"horizon": 0}, "horizon=0"),
+        ({"horizon": 2.5}, "horizon=2.5"),
+    ],
+)
+def test_what_is_no_mdp_is_refused(change, message):
+    arguments = {
+        "transitions": np.full((2, 2, 2), 0.5),
+        "rewards": np.zeros((2, 2)),
+        "initial": [0.5, 0.5],
+    }
+    with pytest.raises(ValueError, match=message):
+        FiniteMDP(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (np.full((7, 4), 0.25), r"must end in \(S, A\)"),
+        (np.full((7, 3), 0.5), "policy must be"),
+        (np.full((2, 7, 3), 1 / 3), r"must end in \(H, S, A\)"),
+    ],
+)
+def test_what_is_no_policy_is_refused(policy, message):
+    with pytest.raises(ValueError, match=message):
+        policy_values(random_mdp(horizon=4), policy)

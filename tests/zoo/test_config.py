@@ -1,0 +1,118 @@
+import dataclasses
+import inspect
+
+import pytest
+import yaml
+
+from zoo.config import (
+    HYPERPARAMS,
+    CompareConfig,
+    Settings,
+    TrainConfig,
+    check_arguments,
+    load_settings,
+    parse_key_values,
+    parse_settings,
+    read_yaml,
+)
+
+
+class Agent:
+    def __init__(self, policy: str, env: str, *, inner_lr: float = 0.1) -> None: ...
+
+
+def test_configs_are_frozen() -> None:
+    config = TrainConfig(algo="mtsrl", env="metarl/RecommendationSmall-v0")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+    assert CompareConfig().agents
+
+
+def test_key_values_are_read_as_yaml_and_powers_of_ten_as_numbers() -> None:
+    values = parse_key_values(
+        ["lr=3e-4", "name=gls", "on=true", "n=[1, 2e3]"], option="hyperparams"
+    )
+    assert values == {"lr": 3e-4, "name": "gls", "on": True, "n": [1, 2000.0]}
+
+
+@pytest.mark.parametrize("pair", ["sigma2", "=3", "two words=1", "a=[1"])
+def test_a_malformed_key_value_is_refused_with_its_option(pair: str) -> None:
+    with pytest.raises(ValueError, match="--hyperparams"):
+        parse_key_values([pair], option="hyperparams")
+
+
+def test_settings_need_a_source() -> None:
+    with pytest.raises(ValueError, match=r"x\.yml.*source"):
+        parse_settings({"inner_lr": 0.1}, where="x.yml, id")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ([1], "mapping"),
+        ({"source": "s", "n_timesteps": "many"}, "n_timesteps"),
+        ({"source": "s", "n_timesteps": 0}, "positive"),
+        ({"source": "s", "n_timesteps": 1.5}, "whole"),
+        ({"source": "s", "n_timesteps": True}, "n_timesteps"),
+        ({"source": "s", "policy": 3}, "policy"),
+        ({"source": "s", "env_kwargs": [1]}, "env_kwargs"),
+        ({"source": "s", "true_prior": "all"}, "true_prior"),
+    ],
+)
+def test_a_malformed_entry_names_its_key(entry: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_settings(entry, where="x.yml")
+
+
+def test_settings_separate_the_constructor_s_arguments_from_the_run_s() -> None:
+    settings = parse_settings({"source": "s", "n_timesteps": 1e4, "inner_lr": 0.2}, where="x.yml")
+    assert settings == Settings(source="s", n_timesteps=10_000, arguments={"inner_lr": 0.2})
+
+
+def test_an_unknown_argument_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"no argument iner_lr; it takes inner_lr"):
+        check_arguments({"iner_lr": 0.1}, Agent, where="x.yml")
+    check_arguments({"inner_lr": 0.1}, Agent, where="x.yml")
+
+
+def test_yaml_cannot_build_objects(tmp_path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text("id: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        read_yaml(path)
+
+
+def test_yaml_that_holds_a_list_is_refused(tmp_path) -> None:
+    (tmp_path / "x.yml").write_text("- 1\n")
+    with pytest.raises(ValueError, match="mapping"):
+        read_yaml(tmp_path / "x.yml")
+
+
+def test_an_env_without_an_entry_gets_the_constructor_s_defaults(tmp_path) -> None:
+    assert load_settings("nothing", "metarl/X-v0", folder=tmp_path) == Settings()
+
+
+@pytest.mark.parametrize("path", sorted(HYPERPARAMS.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_shipped_entry_fits_its_agent_s_constructor(path) -> None:
+    from metarl_agents import ALGORITHMS
+    from metarl_envs import FAMILIES
+    from zoo.experiment import COMPARATORS
+
+    assert path.stem in {**ALGORITHMS, **COMPARATORS}
+    for env_id in yaml.safe_load(path.read_text()):
+        settings = load_settings(path.stem, env_id)
+        assert env_id in FAMILIES
+        assert settings.n_timesteps
+        cls = ALGORITHMS.get(path.stem) or COMPARATORS[path.stem].agent
+        check_arguments(settings.arguments, cls, where=f"{path.name}, {env_id}")
+
+
+@pytest.mark.parametrize("path", sorted(HYPERPARAMS.glob("*.yml")), ids=lambda path: path.stem)
+def test_handed_in_truths_are_arguments_of_the_constructor(path) -> None:
+    from metarl_agents import ALGORITHMS
+
+    for env_id in yaml.safe_load(path.read_text()):
+        truth = load_settings(path.stem, env_id).true_prior
+        if truth:
+            parameters = inspect.signature(ALGORITHMS[path.stem]).parameters
+            assert set(truth["arguments"]) <= set(parameters)

@@ -1,0 +1,1 @@
+"""Experiments: train, evaluate and compare agents, from Python or the command line."""

@@ -1,0 +1,227 @@
+"""What the subcommands do; imported only when one of them runs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from metarl_agents import ALGORITHMS, AdaptationResult
+from metarl_agents.common.collect import collect_episodes
+from metarl_agents.common.policies import stack_policies
+from metarl_agents.common.vec_env import as_vec_env
+from zoo import report
+from zoo.config import (
+    AgentsConfig,
+    CompareConfig,
+    EnjoyConfig,
+    EnvsConfig,
+    EvaluateConfig,
+    TrainConfig,
+    parse_key_values,
+)
+from zoo.experiment import (
+    CHECKPOINT,
+    COMPARATORS,
+    check_env_id,
+    comparator_learner,
+    evaluate_on_line,
+    held_out_tasks,
+    load_run,
+    run_folder,
+    train_run,
+)
+
+
+def train(config: TrainConfig) -> None:
+    """
+    Train an agent; Ctrl-C leaves a checkpoint that ``--resume`` goes on with.
+
+    :param config: the options
+    """
+    console = Console()
+    try:
+        folder = train_run(config)
+    except KeyboardInterrupt:
+        folder = run_folder(config)
+        console.print(f"stopped; --resume goes on from {folder / CHECKPOINT}", soft_wrap=True)
+        raise
+    console.print(f"trained; see {folder}", soft_wrap=True)
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """
+    Score a trained agent on held-out tasks: a table, JSON, CSV and a picture.
+
+    :param config: the options
+    """
+    agent, record = load_run(config.run)
+    kwargs = record["env_kwargs"]
+    n_episodes = config.n_episodes or getattr(agent, "n_episodes_per_task", 20)
+    tasks = held_out_tasks(record["env"], config.n_tasks, seed=config.seed, env_kwargs=kwargs)
+    result = evaluate_on_line(
+        agent,
+        record["env"],
+        tasks,
+        n_episodes=n_episodes,
+        n_eval_episodes=config.n_eval_episodes,
+        seed=config.seed,
+        env_kwargs=kwargs,
+    )
+    output = config.output or config.run / "evaluation"
+    _report({record["algo"]: result}, output, n_episodes=n_episodes)
+
+
+def compare(config: CompareConfig) -> None:
+    """
+    Evaluate several agents on the same held-out tasks: tables, JSON, CSV and a picture.
+
+    :param config: the options
+    """
+    if not config.agents:
+        raise ValueError("agents is empty: name at least one algorithm or one folder of `train`")
+    check_env_id(config.env)
+    kwargs = parse_key_values(config.env_kwargs, option="env-kwargs")
+    tasks = held_out_tasks(config.env, config.n_tasks, env_kwargs=kwargs)
+    jobs = [(name, seed) for name in config.agents for seed in config.seeds]
+    runs: dict[str, list[AdaptationResult]] = {}
+    for name, seed in track(jobs, "training and evaluating", disable=not config.progress):
+        learner = _learner(name, seed, config)
+        result = evaluate_on_line(
+            learner,
+            config.env,
+            tasks,
+            n_episodes=config.n_episodes,
+            seed=seed,
+            env_kwargs=kwargs,
+        )
+        runs.setdefault(name, []).append(result)
+    results = {name: AdaptationResult.from_seeds(entry) for name, entry in runs.items()}
+    _report(results, config.output, n_episodes=config.n_episodes)
+
+
+def enjoy(config: EnjoyConfig) -> None:
+    """
+    Show a trained agent in one new task, step by step.
+
+    :param config: the options
+    """
+    console = Console(highlight=False)
+    agent, record = load_run(config.run)
+    task = held_out_tasks(record["env"], 1, seed=config.seed, env_kwargs=record["env_kwargs"])[0]
+    env = gym.make(record["env"], render_mode="ansi", **record["env_kwargs"])
+    rng = np.random.default_rng(config.seed)
+    policy = agent.initial_policy(rng=rng)
+    for number in range(1, config.n_adapt_episodes + config.n_episodes + 1):
+        shown = number > config.n_adapt_episodes
+        venv = as_vec_env(Narrated(env, console) if shown else env)
+        venv.env_method("set_task", task)
+        if shown:
+            console.print(f"episode {number}", style="bold")
+        batch = collect_episodes(
+            venv, stack_policies([policy]), 1, seed=int(rng.integers(2**31 - 1))
+        ).task(0)
+        if shown:
+            console.print(f"return {batch.returns.item():g}\n")
+        policy = agent.adapt(policy, batch, rng=rng)
+
+
+def envs(config: EnvsConfig) -> None:
+    """
+    Print the table of task families.
+
+    :param config: the options
+    """
+    _print_grid(report.families_grid(), config.markdown)
+
+
+def agents(config: AgentsConfig) -> None:
+    """
+    Print the table of algorithms, and what they can be compared with.
+
+    :param config: the options
+    """
+    _print_grid(report.algorithms_grid(), config.markdown)
+    if not config.markdown:
+        rows = tuple((f"`{name}`", role.description) for name, role in COMPARATORS.items())
+        _print_grid(report.Grid("Comparators, for `compare`", ("name", "what it is"), rows), False)
+
+
+class Narrated(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Prints every step of an environment with ``render_mode="ansi"``.
+
+    :param env: the environment
+    :param console: where to print
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], console: Console) -> None:
+        super().__init__(env)
+        self.console = console
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        One step, printed.
+
+        :param action: the action
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.console.print(f"  action {action}, reward {float(reward):g}")
+        self.console.print(str(self.env.render()), markup=False)
+        return observation, reward, terminated, truncated, info
+
+
+def _learner(name: str, seed: int, config: CompareConfig) -> Any:
+    if name in COMPARATORS:
+        kwargs = parse_key_values(config.env_kwargs, option="env-kwargs")
+        return comparator_learner(name, config.env, seed=seed, env_kwargs=kwargs)
+    if name not in ALGORITHMS:
+        if Path(name).is_dir():
+            return _same_env(name, config)
+        known = ", ".join([*ALGORITHMS, *COMPARATORS])
+        raise ValueError(f"{name!r} is neither a folder of `train` nor one of {known}")
+    training = TrainConfig(
+        algo=name,
+        env=config.env,
+        seed=seed,
+        env_kwargs=config.env_kwargs,
+        folder=config.folder,
+        progress=False,
+    )
+    folder = run_folder(training)
+    if not (folder / CHECKPOINT).exists():
+        train_run(training)
+    return load_run(folder)[0]
+
+
+def _same_env(name: str, config: CompareConfig) -> Any:
+    agent, record = load_run(Path(name))
+    kwargs = parse_key_values(config.env_kwargs, option="env-kwargs")
+    if (record["env"], record["env_kwargs"]) != (config.env, kwargs):
+        raise ValueError(
+            f"{name} was trained on {record['env']} {record['env_kwargs']}, not on {config.env} {kwargs}"
+        )
+    return agent
+
+
+def _report(results: report.Results, output: Path, *, n_episodes: int) -> None:
+    grids = [report.summary_grid(results)]
+    if n_episodes > 1:
+        grids.append(report.phase_grid(results, report.phases_of(n_episodes)))
+    console = Console()
+    for grid in grids:
+        console.print(grid.rich())
+    report.write_results(output, results, grids)
+    report.draw_adaptation(results, output / "adaptation.png")
+    console.print(f"written to {output}", soft_wrap=True)
+
+
+def _print_grid(grid: report.Grid, markdown: bool) -> None:
+    if markdown:
+        print(grid.markdown())
+    else:
+        width = max(100, shutil.get_terminal_size().columns)
+        Console(width=width).print(grid.rich())
