@@ -36,7 +36,8 @@ def checked_mean(name: str, value: Any, shape: tuple[int, int, int]) -> np.ndarr
     mean = np.asarray(value, dtype=np.float64)
     if mean.ndim and mean.shape != (stages, blocks * size):
         raise ValueError(
-            f"{name} has shape {mean.shape}: give (n_stages, n_features) = {(stages, blocks * size)}"
+            f"{name} has shape {mean.shape}: give (n_stages, n_features) = "
+            f"{(stages, blocks * size)}"
         )
     if not np.isfinite(mean).all():
         raise ValueError(f"{name} is not finite: replace NaN and infinite entries")

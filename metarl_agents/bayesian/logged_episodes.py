@@ -1,16 +1,69 @@
-"""Read logged interactions: one CSV row per step."""
+"""Logged interactions: from a CSV file or batches of episodes to the transitions of every task."""
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch as th
 
+from metarl_agents.bayesian.linear_gaussian import Transitions
+from metarl_agents.bayesian.stage_features import StageFeatures
+from metarl_agents.bayesian.stage_transitions import stage_transitions
 from metarl_agents.common.episodes import EpisodeBatch
 
+Logs = str | Path | EpisodeBatch | Sequence[EpisodeBatch]
+
 COLUMNS = ("task", "episode", "stage", "action", "reward")
+
+
+def logged_transitions(
+    features: StageFeatures, logs: Logs, device: th.device | str = "cpu"
+) -> list[Transitions]:
+    """Return the transitions of every logged task, each with a leading axis of 1.
+
+    :param features: of the family that the logs come from
+    :param logs: a CSV file (see :func:`read_episodes`), one batch per task, or one batch with a
+        task axis
+    :raises TypeError: if ``logs`` is none of these
+    :raises ValueError: if the logs are empty or do not fit the family
+    """
+    return [_transitions(features, batch, device) for batch in _one_batch_per_task(logs)]
+
+
+def _one_batch_per_task(logs: Logs) -> list[EpisodeBatch]:
+    if isinstance(logs, str | Path):
+        return read_episodes(logs)
+    batches = [logs] if isinstance(logs, EpisodeBatch) else list(logs)
+    if not batches:
+        raise ValueError("episodes is empty: pass at least one logged task")
+    for batch in batches:
+        if not isinstance(batch, EpisodeBatch):
+            raise TypeError(
+                f"episodes holds a {type(batch).__name__}: pass EpisodeBatch, one per task, or the "
+                "path of a CSV file"
+            )
+    return [
+        task for batch in batches for task in (batch.tasks() if batch.has_task_axis else [batch])
+    ]
+
+
+def _transitions(
+    features: StageFeatures, batch: EpisodeBatch, device: th.device | str
+) -> Transitions:
+    actions = batch.actions[batch.mask.bool()]
+    if (actions < 0).any() or (actions >= features.n_actions).any():
+        raise ValueError(
+            f"episodes hold actions outside 0..{features.n_actions - 1}: log the env's own actions"
+        )
+    width = int(np.prod(features.observation_space.shape or (1,)))
+    if batch.observations.shape[-1] != width:
+        raise ValueError(
+            f"episodes hold observations of {batch.observations.shape[-1]} numbers, the env has "
+            f"{width}: log the observations of this env"
+        )
+    return stage_transitions(features, EpisodeBatch.stack([batch]), device)
 
 
 def read_episodes(path: str | Path) -> list[EpisodeBatch]:

@@ -54,7 +54,7 @@ class MTSRLPlus(PriorLearningMeta):
         super()._check_arguments()
         if self.prior_covariance is not None:
             raise ValueError(
-                "prior_covariance is given, but MTSRLPlus learns it: use MTSRL for a known covariance"
+                "prior_covariance is given, but MTSRLPlus learns it: use MTSRL where it is known"
             )
 
 

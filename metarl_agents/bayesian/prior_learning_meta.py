@@ -12,26 +12,26 @@ from metarl_agents.bayesian.argument_checks import (
     check_positive,
     checked_covariance,
 )
-from metarl_agents.bayesian.linear_gaussian import GaussianPrior, square_root
-from metarl_agents.bayesian.linear_q_policy import GateSwitch, TaskBelief
-from metarl_agents.bayesian.prior_estimation import (
+from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief
+from metarl_agents.bayesian.hierarchical import (
     CovarianceEstimate,
-    bootstrap_width,
-    estimation_noise,
     expectation_maximisation,
     gate,
     gls_information,
     gls_mean,
     isotropic_variance,
+)
+from metarl_agents.bayesian.least_squares import (
+    estimation_noise,
     least_squares,
     ols_covariance,
     ols_mean,
-    project_psd,
-    schedule_width,
 )
+from metarl_agents.bayesian.linear_gaussian import GaussianPrior, square_root
 from metarl_agents.bayesian.rlsvi import target_moments
 from metarl_agents.bayesian.stage_features import FeatureFunction
 from metarl_agents.bayesian.thompson_meta import ThompsonMeta
+from metarl_agents.bayesian.widening import bootstrap_width, project_psd, schedule_width
 
 ESTIMATORS = ("ols", "gls", "em")
 NOISE_CORRECTIONS = ("none", "homo", "sandwich", "homo+prop", "sandwich+prop")

@@ -12,6 +12,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback, PolicyPredictor
 from torch import Tensor
 
 from metarl_agents.bayesian.argument_checks import check_choice, check_positive
+from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief, ValueModel
+from metarl_agents.bayesian.exact_regret import ExactRegret
+from metarl_agents.bayesian.least_squares import posterior_residuals
 from metarl_agents.bayesian.linear_gaussian import (
     GaussianPrior,
     Transitions,
@@ -19,15 +22,11 @@ from metarl_agents.bayesian.linear_gaussian import (
     isotropic_prior,
 )
 from metarl_agents.bayesian.linear_q_policy import (
-    GateSwitch,
     LinearQPolicies,
     LinearQPolicy,
-    TaskBelief,
     UniformPolicies,
-    ValueModel,
 )
-from metarl_agents.bayesian.logged_episodes import read_episodes
-from metarl_agents.bayesian.prior_estimation import posterior_residuals
+from metarl_agents.bayesian.logged_episodes import logged_transitions
 from metarl_agents.bayesian.stage_features import FeatureFunction, StageFeatures, features_of
 from metarl_agents.bayesian.stage_transitions import stage_transitions
 from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks
@@ -147,7 +146,7 @@ class ThompsonMeta(MetaAlgorithm):
                 f"{self.env.num_envs}"
             )
         self.stage_features = self._make_features()
-        self._stage_tables: list[np.ndarray] | None = None
+        self._exact_regret = ExactRegret(self.env, self.stage_features.n_stages)
         if not hasattr(self, "_residuals"):
             self._residuals = th.zeros(2, self.n_replicates, self.stage_features.n_stages)
             self._residuals = self._residuals.to(self.device, th.float64)
@@ -219,7 +218,7 @@ class ThompsonMeta(MetaAlgorithm):
         given = np.asarray(self.sigma2, dtype=np.float64)
         if given.ndim and given.shape != (shape[1],):
             raise ValueError(
-                f"sigma2 has shape {given.shape}: give one number or one for each of {shape[1]} stages"
+                f"sigma2 has shape {given.shape}: give one number, or one per stage ({shape[1]})"
             )
         return th.as_tensor(np.broadcast_to(given, shape).copy(), device=self.device)
 
@@ -329,7 +328,7 @@ class ThompsonMeta(MetaAlgorithm):
             for episode in range(self.n_episodes_per_task):
                 acting = self._acting(policies, episode, rngs)
                 if self.track_regret:
-                    regrets.append(self._regret(acting, tasks))
+                    regrets.append(self._exact_regret(acting, tasks))
                 episodes = collect_episodes(
                     self.env,
                     acting,
@@ -355,31 +354,6 @@ class ThompsonMeta(MetaAlgorithm):
         if episode < self.n_uniform_episodes and self._is_exploring:
             return UniformPolicies(policies, [rng.spawn(1)[0] for rng in rngs])
         return policies
-
-    def _regret(
-        self, policies: LinearQPolicies | UniformPolicies, tasks: Sequence[Any]
-    ) -> np.ndarray:
-        """Return ``V* - V^pi`` of the policies' tasks, by exact policy evaluation, shape (M,)."""
-        assert self.env is not None
-
-        def ask(name: str, *args: Any) -> Any:
-            return env.env_method(name, *args, indices=[0])[0]
-
-        env = self.env
-        if self._stage_tables is None:
-            if not env.has_attr("policy_returns"):
-                raise ValueError(
-                    "track_regret=True needs an env with the members of metarl_envs.core.ExactEnv"
-                )
-            self._stage_tables = [
-                ask("stage_observations", h) for h in range(self.stage_features.n_stages)
-            ]
-        probabilities = [
-            policies.action_probabilities(table, stage)
-            for stage, table in enumerate(self._stage_tables)
-        ]
-        optimal = np.asarray(ask("optimal_returns", tasks))
-        return optimal - np.asarray(ask("policy_returns", tasks, probabilities))
 
     def train(self, data: FinishedTasks) -> dict[str, float]:
         """Learn the prior from finished tasks; one meta-update."""
@@ -464,7 +438,7 @@ class ThompsonMeta(MetaAlgorithm):
         """
         self._require_features()
         check_positive("n_passes", n_passes, whole=True)
-        logged = [self._logged_transitions(batch) for batch in _one_batch_per_task(episodes)]
+        logged = logged_transitions(self.stage_features, episodes, self.device)
         before, n_before = self._learned_state(), self.n_tasks_seen
         try:
             for _ in range(n_passes):
@@ -478,21 +452,6 @@ class ThompsonMeta(MetaAlgorithm):
             self.n_tasks_seen = n_before
             raise
         return self
-
-    def _logged_transitions(self, batch: EpisodeBatch) -> Transitions:
-        actions = batch.actions[batch.mask.bool()]
-        if (actions < 0).any() or (actions >= self.stage_features.n_actions).any():
-            raise ValueError(
-                f"episodes hold actions outside 0..{self.stage_features.n_actions - 1}: log the "
-                "actions of this env"
-            )
-        width = int(np.prod(self.observation_space.shape or (1,)))
-        if batch.observations.shape[-1] != width:
-            raise ValueError(
-                f"episodes hold observations of {batch.observations.shape[-1]} numbers, the env has "
-                f"{width}: log the observations of this env"
-            )
-        return stage_transitions(self.stage_features, EpisodeBatch.stack([batch]), self.device)
 
     def _logged_belief(self, transitions: Transitions) -> TaskBelief:
         """Return what a logged task teaches, repeated for every replicate."""
@@ -512,22 +471,3 @@ class ThompsonMeta(MetaAlgorithm):
             self._residuals = state["residuals"].to(self.device)
         regret = state.get("regret_history")
         self.regret_history = [] if regret is None else list(regret.cpu().numpy())
-
-
-def _one_batch_per_task(
-    episodes: str | Path | EpisodeBatch | Sequence[EpisodeBatch],
-) -> list[EpisodeBatch]:
-    if isinstance(episodes, str | Path):
-        return read_episodes(episodes)
-    batches = [episodes] if isinstance(episodes, EpisodeBatch) else list(episodes)
-    if not batches:
-        raise ValueError("episodes is empty: pass at least one logged task")
-    for batch in batches:
-        if not isinstance(batch, EpisodeBatch):
-            raise TypeError(
-                f"episodes holds a {type(batch).__name__}: pass EpisodeBatch, one per task, or the "
-                "path of a CSV file"
-            )
-    return [
-        task for batch in batches for task in (batch.tasks() if batch.has_task_axis else [batch])
-    ]

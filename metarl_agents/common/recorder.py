@@ -63,7 +63,8 @@ class EpisodeRecorder:
         fields = {
             "observations": flat_rows(observations, self.n_envs),
             "actions": flat_rows(actions, self.n_envs),
-            "rewards": np.asarray(rewards),
+            # As most VecEnvs and all of SB3's buffers have them, so that results agree over all.
+            "rewards": np.asarray(rewards, dtype=np.float32),
             "dist_params": dist_params,
         }
         if masks is not None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from metarl_envs.checks import door, episodes, tasks, vector
+from metarl_envs.checks import door, episodes, tasks, vector_steps, vector_tasks
 from metarl_envs.checks.subject import AnyEnv, NotApplicableError, Subject, TaskEnvError
 from metarl_envs.checks.vector_subject import VectorSubject
 
@@ -80,28 +80,28 @@ TASK_ENV_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
 """Name -> check of a single env."""
 
 TASK_VECTOR_ENV_CHECKS: Mapping[str, Callable[[VectorSubject], None]] = _named(
-    vector.vector_env_has_the_task_interface,
-    vector.autoreset_mode_is_explicit,
-    vector.spaces_are_batched,
-    vector.results_are_arrays,
-    vector.results_are_not_overwritten,
-    vector.infos_name_the_tasks,
-    vector.vector_env_equals_single_envs,
-    vector.same_seed_gives_the_same_rollout,
-    vector.sub_environments_are_independent,
-    vector.sub_environments_meet_their_own_tasks,
-    vector.autoresets_draw_new_tasks,
-    vector.set_tasks_pins_through_autoresets,
-    vector.set_tasks_reaches_only_its_indices,
-    vector.set_tasks_waits_for_the_next_reset,
-    vector.reset_option_sets_one_episode,
-    vector.final_observations_are_kept,
-    vector.partial_resets_leave_the_others_alone,
-    vector.vector_env_pickled_in_mid_episode_continues,
-    vector.bad_tasks_are_refused,
-    vector.bad_actions_are_refused,
-    vector.global_generators_are_left_alone,
-    vector.vector_spec_survives_json,
+    vector_steps.vector_env_has_the_task_interface,
+    vector_steps.autoreset_mode_is_explicit,
+    vector_steps.spaces_are_batched,
+    vector_steps.results_are_arrays,
+    vector_steps.results_are_not_overwritten,
+    vector_tasks.infos_name_the_tasks,
+    vector_steps.vector_env_equals_single_envs,
+    vector_steps.same_seed_gives_the_same_rollout,
+    vector_steps.sub_environments_are_independent,
+    vector_tasks.sub_environments_meet_their_own_tasks,
+    vector_tasks.autoresets_draw_new_tasks,
+    vector_tasks.set_tasks_pins_through_autoresets,
+    vector_tasks.set_tasks_reaches_only_its_indices,
+    vector_tasks.set_tasks_waits_for_the_next_reset,
+    vector_tasks.reset_option_sets_one_episode,
+    vector_steps.final_observations_are_kept,
+    vector_steps.partial_resets_leave_the_others_alone,
+    vector_steps.vector_env_pickled_in_mid_episode_continues,
+    vector_tasks.bad_tasks_are_refused,
+    vector_steps.bad_actions_are_refused,
+    vector_steps.global_generators_are_left_alone,
+    vector_steps.vector_spec_survives_json,
 )
 """Name -> check of a vector env."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -47,10 +48,9 @@ def bad_tasks_are_refused(subject: Subject) -> None:
     rows = [player.reset(seed=subject.seed)]
     task = attribute(env, "get_task")()
     for bad in bad_tasks(env):
-        must_refuse(lambda bad=bad: attribute(env, "set_task")(bad), f"set_task({bad!r})")
-        must_refuse(
-            lambda bad=bad: env.reset(options={"task": bad}), f'reset(options={{"task": {bad!r}}})'
-        )
+        must_refuse(partial(attribute(env, "set_task"), bad), f"set_task({bad!r})")
+        reset = partial(env.reset, options={"task": bad})
+        must_refuse(reset, f'reset(options={{"task": {bad!r}}})')
     require(same_task(attribute(env, "get_task")(), task), "a refused task replaced the old one")
     require_same(undisturbed, [*rows, *player.play(50)], "a refused task changed the episode")
 
@@ -60,7 +60,7 @@ def bad_task_arrays_are_refused(subject: Subject) -> None:
     env = subject.make()
     from_array = attribute(env, "task_distribution").from_array
     for array in bad_task_arrays(env):
-        must_refuse(lambda array=array: from_array(array), f"from_array({array})", ValueError)
+        must_refuse(partial(from_array, array), f"from_array({array})", ValueError)
 
 
 def bad_actions_are_refused(subject: Subject) -> None:
@@ -70,7 +70,7 @@ def bad_actions_are_refused(subject: Subject) -> None:
     player = Player(env, subject.seed)
     rows = [player.reset(seed=subject.seed)]
     for action in bad_actions(env.action_space):
-        must_refuse(lambda action=action: env.step(action), f"step({action!r})", ValueError)
+        must_refuse(partial(env.step, action), f"step({action!r})", ValueError)
     require_same(undisturbed, [*rows, *player.play(50)], "a refused action changed the episode")
 
 

@@ -119,6 +119,11 @@ def has_wrapper(env: AnyEnv, name: str) -> bool:
     return False
 
 
+def numpy_global_state() -> str:
+    """State of NumPy's global generator, comparable."""
+    return repr([np.asarray(part).tolist() for part in np.random.get_state(legacy=True)])
+
+
 def array_of(task: Task) -> NDArray[Any]:
     """Task as an array."""
     return np.asarray(task.to_array())

@@ -1,4 +1,4 @@
-"""What the checks of vector envs look at: fresh copies, rollouts, and the single env as reference."""
+"""What the checks of vector envs look at: fresh copies, rollouts, the single env as reference."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class VectorSubject:
     :param seed: seed of everything that the checks draw
     """
 
-    def __init__(
-        self, env: Any, single: Callable[[], AnyEnv] | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, env: Any, single: Callable[[], AnyEnv] | None = None, seed: int = 0) -> None:
         self.seed = seed
         self.source = env
         self.single = single

@@ -6,7 +6,7 @@
 | :class:`GaussianBandit` | mean reward of each arm | the largest mean | pull that arm |
 | :class:`Chain` | left or right | 1 | always go that way |
 | :class:`SignFlip` | the sign of a reward | n_stages | the action ``sign`` |
-| :class:`LinearQuadratic` | goal and gain of a linear system | Riccati recursion | linear feedback |
+| :class:`LinearQuadratic` | goal and gain of a system | Riccati recursion | linear feedback |
 
 Every class has a vector form (``WhichArmVector``, ...), ``optimal_return(task)`` and
 ``optimal_action(task, observation)``. None is registered: make them by their classes. All numbers

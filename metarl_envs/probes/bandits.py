@@ -146,7 +146,7 @@ class GaussianBanditFamily(FiniteProbe):
         ridge: float = 1e-4,
     ) -> tuple[FloatArray, FloatArray]:
         """The true prior, exactly: mean (1, A) and covariance (1, A, A); no argument matters."""
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure)
+        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
         return self.prior_mean[None].copy(), np.diag(self.prior_std**2)[None]
 
 

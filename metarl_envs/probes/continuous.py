@@ -18,7 +18,8 @@ from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import FiniteTasks, TaskMode, UniformTasks
 from metarl_envs.probes.finite import SMALLEST_UNIFORM
 from metarl_envs.tabular.checking import check_counts, check_deviations
-from metarl_envs.tabular.env import Array, Params, TabularEnv, TabularFamily
+from metarl_envs.tabular.env import TabularEnv
+from metarl_envs.tabular.family import Array, Params, TabularFamily
 from metarl_envs.tabular.vector import TabularVectorEnv
 
 

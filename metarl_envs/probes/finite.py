@@ -25,7 +25,8 @@ from metarl_envs.tabular.checking import (
     check_stage,
     checked_policies,
 )
-from metarl_envs.tabular.env import Array, Params, TabularEnv, TabularFamily
+from metarl_envs.tabular.env import TabularEnv
+from metarl_envs.tabular.family import Array, Params, TabularFamily
 
 SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
@@ -188,7 +189,7 @@ class FiniteProbe(TabularFamily):
         :param misfit: without effect
         :param ridge: without effect
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure)
+        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
         tasks, weights = self._weighted_tasks(n_tasks, seed)
         values = self.optimal_action_values if target == "optimal" else self.mean_rewards
         # (M, H, S, A) to (M, H, A S): one contiguous block per action.

@@ -24,7 +24,7 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_deviations(**deviations: float) -> None:
-    """`ValueError` for the first argument that is no standard deviation."""
+    """`ValueError` for the first argument that is negative or not finite."""
     for name, value in deviations.items():
         if not (isfinite(value) and value >= 0):
             raise ValueError(f"{name}={value!r} must be a finite number of at least 0")
@@ -42,7 +42,7 @@ def check_stage(stage: int, n_stages: int) -> None:
         raise ValueError(f"stage={stage!r} must lie in [0, {n_stages})")
 
 
-def check_prior_options(*, n_tasks: int, target: str, structure: str) -> None:
+def check_prior_options(*, n_tasks: int, target: str, structure: str, ridge: float) -> None:
     """`ValueError` for options that `q_prior` does not have."""
     if n_tasks < 2:
         raise ValueError(
@@ -50,6 +50,7 @@ def check_prior_options(*, n_tasks: int, target: str, structure: str) -> None:
         )
     check_choice("target", target, Target)
     check_choice("structure", structure, Structure)
+    check_deviations(ridge=ridge)
 
 
 def checked_policies(

@@ -168,7 +168,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"{len(tasks)} tasks for {len(where)} sub-environments: "
                 "give one task (or None) for each"
             )
-        if not all(-self.num_envs <= i < self.num_envs for i in where):
+        if not all(0 <= i < self.num_envs for i in where):
             raise ValueError(f"indices={where} must lie in [0, num_envs={self.num_envs})")
         self._check_tasks(tasks)
         for i, task in zip(where, tasks, strict=True):

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,7 +33,7 @@ UNBOUNDED = ("observation space minimum value is", "observation space maximum va
 
 every_id = pytest.mark.parametrize("env_id", IDS)
 quick = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -70,6 +71,20 @@ def test_the_vector_env_keeps_the_laws_without_warnings(env_id):
         ran = metarl_envs.check_task_vector_env(env_id)
     assert set(ran) == TASK_VECTOR_ENV_CHECKS.keys()
     assert_only_unbounded(caught)
+
+
+@every_id
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_the_vector_env_equals_single_envs_in_the_other_autoreset_modes(env_id, mode):
+    env = gym.make_vec(env_id, vectorization_mode="vector_entry_point", autoreset_mode=mode)
+    names = (
+        "vector_env_equals_single_envs",
+        "infos_name_the_tasks",
+        "autoresets_draw_new_tasks",
+        "set_tasks_pins_through_autoresets",
+        "vector_env_pickled_in_mid_episode_continues",
+    )
+    assert metarl_envs.check_task_vector_env(env, only=names) == names
 
 
 @every_id

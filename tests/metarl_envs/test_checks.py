@@ -1,4 +1,3 @@
-import dataclasses
 import pickle
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from metarl_envs.checks import (
     check_task_env,
     check_task_vector_env,
 )
-from metarl_envs.distributions import FiniteTasks, TaskStream, UniformTasks, task_rng
+from metarl_envs.distributions import FiniteTasks, TaskStream, UniformTasks
 from metarl_envs.wrappers import ObserveTask, belief_mdp
 from tests.metarl_envs.reference_envs import (
     HORIZON,
@@ -138,9 +137,9 @@ class TrainsOnTestTasks(ReferenceEnv):
 
 
 class UsesTheGlobalGenerator(ReferenceEnv):
-    def reset(self, **arguments: Any) -> Any:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         np.random.random()
-        return super().reset(**arguments)
+        return super().reset(seed=seed, options=options)
 
 
 class KeepsItsTask(ReferenceEnv):
@@ -377,6 +376,7 @@ def test_an_env_passes_and_is_left_untouched():
     env.step(0)
 
 
+@pytest.mark.filterwarnings("ignore:.*not within the observation space")
 @pytest.mark.parametrize(("name", "env"), CASES)
 def test_check_fails_on_a_family_that_breaks_its_law(name, env):
     with pytest.raises(TaskEnvError, match=f"^{name}: ") as caught:
@@ -404,7 +404,7 @@ def test_an_env_that_crashes_is_reported_under_the_name_of_the_check():
         def get_task(self) -> Any:
             raise RuntimeError("no task")
 
-    with pytest.raises(TaskEnvError, match="every_reset_draws_a_new_task: .* RuntimeError: no"):
+    with pytest.raises(TaskEnvError, match=r"every_reset_draws_a_new_task: .* RuntimeError: no"):
         check_task_env(Crashes, only=["every_reset_draws_a_new_task"])
 
 
@@ -424,7 +424,9 @@ def test_a_wrapper_that_shows_the_task_is_allowed_to():
 
 
 def test_a_belief_mdp_passes():
-    ran = check_task_env(lambda task_mode="resample": belief_mdp(gym.make(REFERENCE, task_mode=task_mode), 3))
+    ran = check_task_env(
+        lambda task_mode="resample": belief_mdp(gym.make(REFERENCE, task_mode=task_mode), 3)
+    )
     missing = TASK_ENV_CHECKS.keys() - set(ran)
     assert missing == {"optimal_return_bounds_random_play"}
 
@@ -645,7 +647,9 @@ def test_a_vector_family_that_keeps_the_laws_passes_in_every_mode(mode):
     )
     ran = check_task_vector_env(env)
     missing = TASK_VECTOR_ENV_CHECKS.keys() - set(ran)
-    assert missing == (set() if mode is AutoresetMode.SAME_STEP else {"final_observations_are_kept"})
+    assert missing == (
+        set() if mode is AutoresetMode.SAME_STEP else {"final_observations_are_kept"}
+    )
 
 
 def test_a_vector_class_passes_with_a_factory_of_the_single_env():
@@ -653,6 +657,7 @@ def test_a_vector_class_passes_with_a_factory_of_the_single_env():
     assert TASK_VECTOR_ENV_CHECKS.keys() - set(ran) == {"vector_spec_survives_json"}
 
 
+@pytest.mark.filterwarnings("ignore:.*is not an instance of AutoresetMode")
 @pytest.mark.parametrize(("name", "env"), VECTOR_CASES)
 def test_vector_check_fails_on_a_family_that_breaks_its_law(name, env):
     with pytest.raises(TaskEnvError, match=f"^{name}: ") as caught:

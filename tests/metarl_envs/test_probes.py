@@ -200,7 +200,9 @@ def test_action_values_are_linear_in_the_features(env):
     parameters = values.swapaxes(2, 3).reshape(3, env.n_stages, env.n_features)
     for stage in range(env.n_stages):
         observations = env.stage_observations(stage)
-        predicted = np.einsum("sad,md->msa", env.features(stage, observations), parameters[:, stage])
+        predicted = np.einsum(
+            "sad,md->msa", env.features(stage, observations), parameters[:, stage]
+        )
         assert np.array_equal(predicted, values[:, stage][:, observations[:, 1]])
         assert np.array_equal(env.stages(observations), np.full(len(observations), stage))
 
@@ -283,9 +285,7 @@ def test_no_control_is_better_than_the_riccati_control_at_any_state():
     for stage in range(4):
         for e in np.linspace(-3, 3, 13):
             following = (e + task.gain * controls) ** 2 + 0.2**2
-            q_values = -(
-                following + 0.1 * controls**2 + p[stage + 1] * following + q[stage + 1]
-            )
+            q_values = -(following + 0.1 * controls**2 + p[stage + 1] * following + q[stage + 1])
             value = -(p[stage] * e**2 + q[stage])
             # The grid's step is 0.005: next to a maximum of curvature 2 * (c + m b^2) it misses
             # less than 2.5e-3 ** 2 * (0.1 + 2 * 1.44) = 1.9e-5.

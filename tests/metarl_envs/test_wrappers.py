@@ -176,7 +176,9 @@ def test_a_trial_ends_terminated_and_keeps_apart_how_its_episodes_ended():
     assert rows[-1][2] is True
     assert not any(row[3] for row in rows)
     ends = [row[4]["inner_episode"] for row in rows if row[4]["episode_done"]]
-    assert {end["terminated"] for end in ends} == {end["truncated"] for end in ends} == {True, False}
+    assert (
+        {end["terminated"] for end in ends} == {end["truncated"] for end in ends} == {True, False}
+    )
 
 
 def test_a_trial_reports_every_inner_episode():
@@ -232,7 +234,9 @@ def test_set_task_within_a_trial_waits_for_the_next_one():
 def test_statistics_of_wrappers_inside_a_trial_survive():
     env = Trial(gym.wrappers.RecordEpisodeStatistics(gym.make(REFERENCE)), 3)
     ended = [row[4] for row in trial_rows(env) if row[4]["episode_done"]]
-    assert [info["episode"]["r"] for info in ended] == [info["inner_episode"]["r"] for info in ended]
+    assert [info["episode"]["r"] for info in ended] == [
+        info["inner_episode"]["r"] for info in ended
+    ]
 
 
 # ObserveTransition
@@ -272,7 +276,8 @@ def test_observe_transition_shows_the_seam_and_the_new_start_together():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "size"), [("FrozenLake-v1", 16 + 4 + 2), ("Pendulum-v1", 3 + 1 + 2), ("Blackjack-v1", None)]
+    ("env_id", "size"),
+    [("FrozenLake-v1", 16 + 4 + 2), ("Pendulum-v1", 3 + 1 + 2), ("Blackjack-v1", None)],
 )
 def test_observe_transition_works_on_any_env_with_flattenable_spaces(env_id, size):
     env = ObserveTransition(gym.make(env_id))

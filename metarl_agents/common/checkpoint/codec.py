@@ -1,7 +1,7 @@
 """Constructor arguments, spaces and generator states as JSON and back, exactly."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,7 +84,8 @@ def encode_space(space: spaces.Space[Any]) -> Json:
         start = _encode_array(np.asarray(space.start))
         return {"MultiDiscrete": [_encode_array(space.nvec), start, np.dtype(space.dtype).name]}
     if isinstance(space, spaces.MultiBinary):
-        return {"MultiBinary": [int(n) for n in np.atleast_1d(np.asarray(space.shape))]}
+        n = space.n
+        return {"MultiBinary": [int(m) for m in n] if isinstance(n, Sequence) else int(n)}
     if isinstance(space, spaces.Dict):
         return {"Dict": {key: encode_space(part) for key, part in space.spaces.items()}}
     if isinstance(space, spaces.Tuple):

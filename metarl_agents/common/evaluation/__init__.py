@@ -6,6 +6,7 @@ from metarl_agents.common.evaluation.comparators import (
     Frozen,
     InteractingLearner,
 )
+from metarl_agents.common.evaluation.interaction import TrainingOverError
 from metarl_agents.common.evaluation.intervals import Curve, Interval, interquartile_mean
 from metarl_agents.common.evaluation.protocol import evaluate_adaptation
 from metarl_agents.common.evaluation.result import AdaptationResult, SeedAggregate
@@ -19,6 +20,7 @@ __all__ = [
     "InteractingLearner",
     "Interval",
     "SeedAggregate",
+    "TrainingOverError",
     "evaluate_adaptation",
     "interquartile_mean",
 ]

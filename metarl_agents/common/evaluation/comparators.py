@@ -245,7 +245,7 @@ class FromScratch(_TrainedInTask):
         :param env: on the task
         :param seed: of its initial weights and of its randomness
         """
-        # SB3 writes into the policy_kwargs it is given: the next task's agent needs them as they were.
+        # SB3 writes into the policy_kwargs it is given, which the next task needs as they were.
         return self.cls(env=env, seed=seed, **copy.deepcopy(self.kwargs))
 
 

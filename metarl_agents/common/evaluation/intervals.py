@@ -85,27 +85,15 @@ def bootstrap_curve(
     """
     _check_bootstrap(confidence_level, n_resamples)
     columns = [np.moveaxis(np.asarray(values, dtype=np.float64), -1, 0) for values in scores]
-    n_columns, n_seeds, n_tasks = columns[0].shape
-    if n_seeds == 1:
-        strata = 1
+    if columns[0].shape[1] == 1:
         columns = [values.swapaxes(1, 2) for values in columns]
-    else:
-        strata = n_tasks
-    n_units = columns[0].shape[1]
-    estimate = np.asarray(statistic(*(v.reshape(n_columns, -1) for v in columns)))
+    n_columns, n_units, n_strata = columns[0].shape
+    estimate = np.asarray(statistic(*(values.reshape(n_columns, -1) for values in columns)))
     if n_units < 2:
         return Curve(estimate, np.full(n_columns, np.nan), np.full(n_columns, np.nan))
-
-    def of_units(*units: NDArray[np.int64], axis: int = -1) -> Floats:
-        # (..., units, strata): the same draw picks from every array, which keeps the scores paired.
-        drawn = np.stack(np.broadcast_arrays(*units), axis=-1)
-        flat = drawn.shape[:-2] + (-1,)
-        picked = (values[:, drawn, np.arange(strata)] for values in columns)
-        return np.asarray(statistic(*(p.reshape(n_columns, *flat) for p in picked)))
-
     interval = stats.bootstrap(
-        (np.arange(n_units),) * strata,
-        of_units,
+        (np.arange(n_units),) * n_strata,
+        _of_units(statistic, columns),
         n_resamples=n_resamples,
         batch=max(1, _BATCH_ELEMENTS // (columns[0].size * len(columns))),
         vectorized=True,
@@ -115,6 +103,26 @@ def bootstrap_curve(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Curve(estimate, np.asarray(interval.low), np.asarray(interval.high))
+
+
+def _of_units(statistic: Callable[..., Floats], columns: list[Floats]) -> Callable[..., Floats]:
+    """The statistic as a function of which units (..., units) were drawn in each stratum.
+
+    SciPy resamples the strata's unit numbers rather than their scores, so that one draw picks from
+    every array: that keeps the scores paired.
+
+    :param statistic: see `bootstrap_curve`
+    :param columns: arrays (C, units, strata)
+    """
+    n_columns, _, n_strata = columns[0].shape
+
+    def resampled(*units: NDArray[np.int64], axis: int = -1) -> Floats:
+        drawn = np.stack(np.broadcast_arrays(*units), axis=-1)
+        picked = (values[:, drawn, np.arange(n_strata)] for values in columns)
+        shape = (n_columns, *drawn.shape[:-2], -1)
+        return np.asarray(statistic(*(scores.reshape(shape) for scores in picked)))
+
+    return resampled
 
 
 def bootstrap_interval(

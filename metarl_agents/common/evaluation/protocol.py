@@ -25,7 +25,7 @@ from metarl_agents.common.evaluation.interaction import evaluate_interacting, in
 from metarl_agents.common.evaluation.learners import batched_learner, learner_name
 from metarl_agents.common.evaluation.regret import ExactValues
 from metarl_agents.common.evaluation.result import AdaptationResult
-from metarl_agents.common.evaluation.settings import Scores, Settings, checked_tasks
+from metarl_agents.common.evaluation.settings import Scores, Settings, checked_n_tasks
 from metarl_agents.common.evaluation.streams import (
     Purpose,
     TaskStreams,
@@ -80,33 +80,42 @@ def evaluate_adaptation(
     settings = Settings(
         n_adapt_steps, episodes_per_step, n_eval_episodes, deterministic, seed, exact_regret
     )
-    checked_tasks(tasks)
+    n_tasks = checked_n_tasks(tasks)
     if n_envs is not None and n_envs < 1:
         raise ValueError(f"n_envs={n_envs} must be at least 1, or None for all tasks at once")
     interacts = bool(getattr(learner, "interacts", False))
-    n_tasks = int(tasks) if isinstance(tasks, int | np.integer) else len(tasks)
     n_at_once = 1 if interacts else min(n_tasks, n_envs or MAX_TASKS_AT_ONCE)
-    with opened_vec_env(env, n_at_once) as venv, scoped_global_rng(seed % 2**31):
-        drawn = _drawn_tasks(venv, tasks, seed)
-        streams = task_streams(drawn, seed)
+    with opened_vec_env(env, n_at_once) as venv, scoped_global_rng(settings.seed % 2**31):
+        drawn = _drawn_tasks(venv, tasks, settings.seed)
+        streams = task_streams(drawn, settings.seed)
         if interacts:
             _check_interacting(learner)
             scores = evaluate_interacting(learner, env, drawn, streams, settings)
         else:
             check_learner(learner, venv)
             scores = _evaluate_batched(learner, venv, drawn, streams, settings)
-    name = learner_name(learner)
-    optimum = None if np.isnan(scores.optimal_returns).any() else scores.optimal_returns
+    return _result(learner_name(learner), env_name(env), drawn, streams, scores, settings)
+
+
+def _result(
+    learner: str,
+    env_id: str,
+    tasks: Sequence[Any],
+    streams: Sequence[TaskStreams],
+    scores: Scores,
+    settings: Settings,
+) -> AdaptationResult:
+    knows_optimum = not np.isnan(scores.optimal_returns).any()
     return AdaptationResult(
-        learner=name,
-        env_id=env_name(env),
-        seed=seed,
+        learner=learner,
+        env_id=env_id,
+        seed=settings.seed,
         task_ids=np.array([stream.task_id for stream in streams]),
-        tasks=np.stack([np.asarray(task.to_array(), dtype=np.float64) for task in drawn]),
+        tasks=np.stack([np.asarray(task.to_array(), dtype=np.float64) for task in tasks]),
         returns=scores.returns,
         lengths=scores.lengths,
-        regret=scores.regret(settings, name),
-        optimal_returns=optimum,
+        regret=scores.regret(settings, learner),
+        optimal_returns=scores.optimal_returns if knows_optimum else None,
         settings=asdict(settings),
     )
 

@@ -21,13 +21,19 @@ class Settings:
     exact_regret: bool | None = None
 
     def __post_init__(self) -> None:
-        _check_count("n_adapt_steps", self.n_adapt_steps, 0, "0 scores the un-adapted policy only")
-        _check_count("episodes_per_step", self.episodes_per_step, 1, "1 adapts after every episode")
+        self._check_count("n_adapt_steps", 0, "0 scores the un-adapted policy only")
+        self._check_count("episodes_per_step", 1, "1 adapts after every episode")
+        self._check_count("seed", 0, "0 is the default")
         if self.n_eval_episodes is not None:
-            _check_count(
-                "n_eval_episodes", self.n_eval_episodes, 1, "None scores the adaptation episodes"
-            )
-        _check_count("seed", self.seed, 0, "0 is the default")
+            self._check_count("n_eval_episodes", 1, "None scores the adaptation episodes")
+        object.__setattr__(self, "deterministic", bool(self.deterministic))
+
+    def _check_count(self, name: str, least: int, hint: str) -> None:
+        value = getattr(self, name)
+        if not is_whole(value) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer of at least {least}; {hint}")
+        # NumPy's integers are not JSON.
+        object.__setattr__(self, name, int(value))
 
     @property
     def on_line(self) -> bool:
@@ -75,19 +81,25 @@ class Scores:
         return None
 
 
-def checked_tasks(tasks: Sequence[Any] | int) -> None:
-    """Refuses a number of tasks below 1 and an empty list.
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer, and not True or False.
+
+    :param value: any object
+    """
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def checked_n_tasks(tasks: Sequence[Any] | int) -> int:
+    """How many tasks there will be; refuses a number below 1 and an empty list.
 
     :param tasks: the argument of `evaluate_adaptation`
     """
-    if isinstance(tasks, bool) or (isinstance(tasks, int | np.integer) and tasks < 1):
-        raise ValueError(f"tasks={tasks!r} must be at least 1, or a list of tasks")
-    if not isinstance(tasks, int | np.integer) and len(tasks) == 0:
-        raise ValueError(
-            "tasks is empty; give a list of tasks or a number of held-out tasks to draw"
-        )
-
-
-def _check_count(name: str, value: Any, least: int, hint: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r} must be an integer of at least {least}; {hint}")
+    if isinstance(tasks, Sequence):
+        if len(tasks) == 0:
+            raise ValueError(
+                "tasks is empty; give a list of tasks or a number of held-out tasks to draw"
+            )
+        return len(tasks)
+    if not is_whole(tasks) or tasks < 1:
+        raise ValueError(f"tasks={tasks!r} must be an integer of at least 1, or a list of tasks")
+    return int(tasks)

@@ -112,7 +112,8 @@ def check_meta_algorithm(
     :param kwargs: further constructor arguments
     :param total_timesteps: env steps of one training, at least two meta-iterations; None for three
     :param probe: id or callable of a family in which adapting pays, for
-        `adapting_beats_not_adapting`; None for `env`
+        `adapting_beats_not_adapting`; None for `WhichArm` or, with continuous actions, `SignFlip`
+        of `metarl_envs.probes`
     :param probe_kwargs: constructor arguments on the probe; None for `kwargs`
     :param probe_timesteps: env steps to train on the probe before adapting
     :param n_adapt_episodes: episodes to adapt with on the probe

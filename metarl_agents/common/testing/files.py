@@ -77,7 +77,7 @@ def arguments_can_be_replaced_by_load(subject: Subject) -> None:
 
 
 def files_of_other_classes_are_refused(subject: Subject) -> None:
-    """A subclass does not load its parent's file: to it, what was learned may mean another thing."""
+    """A subclass does not load its parent's file: what was learned may mean another thing to it."""
     other: Any = type("SomeOtherAgent", (subject.algorithm,), {})
     require_raises(
         lambda: other.load(subject.saved), ValueError, what="load of a file of another class"

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.vec_env import make_task_vec_env
+from metarl_envs.probes import SignFlip, WhichArm
 
 EnvSource = str | Callable[[], gym.Env[Any, Any]]
 N_ITERATIONS = 3
@@ -38,7 +39,7 @@ class Configuration(NamedTuple):
     :param env: id, or callable that makes a gymnasium env
     :param kwargs: further constructor arguments
     :param total_timesteps: of one training; None for three meta-iterations
-    :param probe: env with learnable tasks; None for `env`
+    :param probe: env in which adapting pays; None for one of metarl_envs.probes
     :param probe_kwargs: constructor arguments that replace `kwargs` on the probe
     :param probe_timesteps: trained on the probe before adapting
     :param n_adapt_episodes: episodes to adapt with on the probe
@@ -261,9 +262,14 @@ class Subject:
 
     def _source(self, probe: bool) -> EnvSource:
         configuration = self.configuration
-        if probe and configuration.probe is not None:
-            return configuration.probe
-        return configuration.env
+        if not probe:
+            return configuration.env
+        return self._default_probe if configuration.probe is None else configuration.probe
+
+    @cached_property
+    def _default_probe(self) -> EnvSource:
+        discrete = isinstance(self.vec_env().action_space, gym.spaces.Discrete)
+        return WhichArm if discrete else SignFlip
 
 
 class _Boundaries(BaseCallback):

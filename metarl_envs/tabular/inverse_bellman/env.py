@@ -62,7 +62,8 @@ class InverseBellmanEnv(TabularEnv):
     * `reward_std`: standard deviation of the reward noise. With deterministic kernels it is all the
       noise that regression targets have.
     * `kernel`: "stochastic" (each row uniform on the simplex) or "deterministic".
-    * `population_seed`: fixes kernels, features and the default prior, what all tasks share.
+    * `population_seed`: fixes what all tasks share: kernels, features (normal, variance 1 / d, one
+      table per stage) and the default prior.
     * `prior_mean`: (H, d) or (d,); by default standard normal numbers.
     * `prior_covariance`: (H, d, d) or (d, d), positive semi-definite; by default variances
       `task_std**2` with random correlations.

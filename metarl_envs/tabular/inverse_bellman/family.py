@@ -201,7 +201,7 @@ class InverseBellmanFamily(TabularFamily):
         :param mean_shift: added to the mean in units of standard deviations, to misspecify the
             prior
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure)
+        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
         if target == "optimal":
             return misspecified(
                 self.prior_mean.copy(), self.prior_covariance.copy(), covariance_scale, mean_shift

@@ -39,8 +39,8 @@ def _population_rng(seed: int, key: int) -> np.random.Generator:
 
 
 def draw_features(shape: tuple[int, int, int, int], seed: int) -> FloatArray:
-    """Features (H, S, A, d), standard normal."""
-    return _population_rng(seed, _FEATURE_KEY).standard_normal(shape)
+    """Features (H, S, A, d) of variance 1 / d: Q-values are of the order of the parameters."""
+    return _population_rng(seed, _FEATURE_KEY).standard_normal(shape) / np.sqrt(shape[-1])
 
 
 def draw_transitions(kernel: Kernel, shape: tuple[int, int, int], seed: int) -> FloatArray:

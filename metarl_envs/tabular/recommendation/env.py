@@ -69,7 +69,8 @@ class RecommendationEnv(TabularEnv):
     ## Arguments
     * `n_products`, `n_recommendations`: P and J.
     * `repeat`: "mask" forbids products that were shown, to agents (through the masks) and to the
-      optimum alike; "noop" allows them, also as a way to pass.
+      optimum alike; "noop" allows them, as a way to pass. The best return is the same: passes can
+      be moved to the end of an episode, where a product shown instead can only please.
     * `population`: "random", or "gateway" (product 0 is disliked a little by itself, but who likes
       it likes products 1 to 4).
     * `population_seed`: fixes what all segments share.

@@ -4,7 +4,7 @@ Shapes: B environments, M tasks, P products (the actions), J stages, S_h states 
 products, d features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from metarl_envs.tabular.checking import (
     Target,
     check_choice,
     check_counts,
-    check_deviations,
     check_prior_options,
     check_stage,
     checked_policies,
@@ -69,27 +68,13 @@ class RecommendationFamily(TabularFamily):
         n_projections: int = 3,
         repeat: Repeat = "mask",
     ) -> None:
-        check_counts(
-            n_products=n_products,
-            n_recommendations=n_recommendations,
-            n_clusters=n_clusters,
-            n_projections=n_projections,
-        )
+        check_counts(n_products=n_products, n_recommendations=n_recommendations)
         if n_recommendations > n_products:
             raise ValueError(
                 f"n_recommendations={n_recommendations} must be at most n_products={n_products}"
             )
-        if affinity_spread is None:
-            affinity_spread = 0.0 if population == "gateway" else 1.0
-        check_deviations(
-            affinity_spread=affinity_spread,
-            bias_spread=bias_spread,
-            bias_std=bias_std,
-            affinity_std=affinity_std,
-            interaction_std=interaction_std,
-            cluster_spread=cluster_spread,
-        )
         check_choice("repeat", repeat, Repeat)
+        self._masked = repeat == "mask"
         self.n_products, self.n_recommendations, self.repeat = n_products, n_recommendations, repeat
         self.population = draw_population(
             population,
@@ -109,11 +94,7 @@ class RecommendationFamily(TabularFamily):
             degrees_of_freedom=degrees_of_freedom,
         )
         self.state_features = StateFeatures(
-            features,
-            n_products,
-            n_recommendations,
-            n_projections=n_projections,
-            seed=population_seed,
+            features, n_products, n_recommendations, n_projections, population_seed
         )
         self.observation_space = gym.spaces.MultiDiscrete([3] * n_products)
         self.action_space = gym.spaces.Discrete(n_products)
@@ -144,7 +125,7 @@ class RecommendationFamily(TabularFamily):
         if self.population.interactions is not None:
             logits = logits + _interaction_logits(self.population.interactions[actions], states)
         is_new = states[rows, actions] == 0
-        is_liked = uniforms[:, 0] < 1.0 / (1.0 + np.exp(-logits))
+        is_liked = uniforms[:, 0] < planning.sigmoid(logits)
         states = states.copy()
         states[rows, actions] = np.where(is_new, np.where(is_liked, 1, -1), states[rows, actions])
         rewards = (is_new & is_liked).astype(np.float64)
@@ -198,36 +179,30 @@ class RecommendationFamily(TabularFamily):
         Values of shown products are those of a no-op; with `repeat="mask"` the optimum never uses
         them.
         """
-        parts = [dict(self._backward(part, self._choose_optimal)) for part in self._chunks(tasks)]
+        choose = planning.choose_best(self._table, self._masked)
+        parts = [
+            dict(planning.backward(self._table, likes, choose))
+            for _, likes in self._like_probabilities(tasks)
+        ]
         return [np.concatenate([part[stage] for part in parts]) for stage in range(self.n_stages)]
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected number of likes under the best policy, (M,)."""
-        return self._returns(tasks, self._choose_optimal)
+        choose = planning.choose_best(self._table, self._masked)
+        return self._start_values(tasks, lambda where, likes: choose)
 
     def optimal_return(self, task: Task) -> float:
         """Expected number of likes under the best policy of one task."""
         return float(self.optimal_returns([task])[0])
 
     def myopic_returns(self, tasks: Sequence[Task]) -> FloatArray:
-        """Expected number of likes when always the product most likely to be liked is shown, (M,):
-        the upper limit of every bandit.
+        """Expected number of likes when always the product most likely to be liked is shown, (M,).
+
+        It is the upper limit of every bandit.
         """
-        starts = []
-        for part in self._chunks(tasks):
-            likes = self._like_probabilities(part)
-
-            def choose(
-                stage: int, action_values: FloatArray, likes: FloatArray = likes
-            ) -> FloatArray:
-                scores = likes[:, : self._table.n_states[stage]]
-                return planning.pick(
-                    action_values,
-                    planning.greedy(self._table, scores, stage, self.repeat == "mask"),
-                )
-
-            starts.append(self._start_values(planning.backward(self._table, likes, choose), choose))
-        return np.concatenate([np.empty(0), *starts])
+        return self._start_values(
+            tasks, lambda where, likes: planning.choose_likeliest(self._table, likes, self._masked)
+        )
 
     def policy_returns(self, tasks: Sequence[Task], probabilities: Sequence[Array]) -> FloatArray:
         """Expected number of likes of one policy per task, (M,).
@@ -237,18 +212,12 @@ class RecommendationFamily(TabularFamily):
             `stage_observations`; mass on shown products is evaluated as what `step` does then, a
             no-op
         """
-        policies = checked_policies(
-            probabilities, len(tasks), self._table.n_states, self.n_products
+        n_states = self._table.n_states
+        policies = checked_policies(probabilities, len(tasks), n_states, self.n_products)
+        return self._start_values(
+            tasks,
+            lambda where, likes: planning.choose_randomly([policy[where] for policy in policies]),
         )
-        starts = []
-        for where in planning.chunks(len(tasks), self._table):
-
-            def choose(stage: int, action_values: FloatArray, where: slice = where) -> FloatArray:
-                return np.einsum("msa,msa->ms", policies[stage][where], action_values)
-
-            likes = self._like_probabilities(tasks[where])
-            starts.append(self._start_values(planning.backward(self._table, likes, choose), choose))
-        return np.concatenate([np.empty(0), *starts])
 
     def q_prior(
         self,
@@ -262,8 +231,7 @@ class RecommendationFamily(TabularFamily):
         covariance_scale: float = 1.0,
         mean_shift: float = 0.0,
     ) -> tuple[FloatArray, FloatArray]:
-        """Mean (J, d) and covariance (J, d, d) of the parameters that fit Q best, over the segments
-        of the population.
+        """Mean (J, d) and covariance (J, d, d) over segments of the parameters that fit Q best.
 
         Monte Carlo: tasks of a stream of their own are solved exactly; per stage and product Q* is
         projected on the features by least squares, all states with exactly that many shown products
@@ -282,9 +250,11 @@ class RecommendationFamily(TabularFamily):
         :param mean_shift: added to the mean in units of standard deviations, to misspecify the
             prior
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure)
+        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
         tasks = prior_tasks(self.task_distribution, n_tasks, seed)
-        projected = [self._project(part, target, ridge) for part in self._chunks(tasks)]
+        projected = [
+            self._project(likes, target, ridge) for _, likes in self._like_probabilities(tasks)
+        ]
         thetas = np.concatenate([theta for theta, _ in projected])
         residuals = np.concatenate([squares for _, squares in projected]).mean(axis=0)
         return prior_moments(
@@ -308,52 +278,47 @@ class RecommendationFamily(TabularFamily):
         return shelf_image(view, self.n_recommendations)
 
     def _project(
-        self, tasks: Sequence[Task], target: Target, ridge: float
+        self, likes: FloatArray, target: Target, ridge: float
     ) -> tuple[FloatArray, FloatArray]:
-        """Parameters (M, J, d) and mean squared residuals (M, J)."""
-        likes = self._like_probabilities(tasks)
-        thetas = np.zeros((len(tasks), self.n_stages, self.n_features))
-        residuals = np.zeros((len(tasks), self.n_stages))
-        for stage, action_values in planning.backward(self._table, likes, self._choose_optimal):
+        """Parameters (M, J, d) and mean squared residuals (M, J), from likes (M, S, P)."""
+        n_tasks = len(likes)
+        thetas = np.zeros((n_tasks, self.n_stages, self.n_features))
+        residuals = np.zeros((n_tasks, self.n_stages))
+        choose = planning.choose_best(self._table, self._masked)
+        for stage, action_values in planning.backward(self._table, likes, choose):
             layer = self._table.layer(stage)
             values = likes[:, layer] if target == "myopic" else action_values[:, layer]
             x = self._table.x[layer]
             allowed = self.action_masks(x + 1)
             features = self.state_features(x.astype(np.float64))
             coefficients, residuals[:, stage] = project_actions(values, features, allowed, ridge)
-            thetas[:, stage] = coefficients.reshape(len(tasks), -1)
+            thetas[:, stage] = coefficients.reshape(n_tasks, -1)
         return thetas, residuals
 
-    def _returns(self, tasks: Sequence[Task], choose: Any) -> FloatArray:
-        starts = [
-            self._start_values(self._backward(part, choose), choose) for part in self._chunks(tasks)
-        ]
-        return np.concatenate([np.empty(0), *starts])
+    def _start_values(
+        self, tasks: Sequence[Task], policy: Callable[[slice, FloatArray], planning.Choose]
+    ) -> FloatArray:
+        """Values of the start state, (M,); `policy` is told which tasks, and what they like."""
+        values = np.zeros(len(tasks))
+        for where, likes in self._like_probabilities(tasks):
+            values[where] = planning.start_values(self._table, likes, policy(where, likes))
+        return values
 
-    def _start_values(self, recursion: Any, choose: Any) -> FloatArray:
-        *_, (stage, action_values) = recursion
-        return np.asarray(choose(stage, action_values)[:, 0])
-
-    def _backward(self, tasks: Sequence[Task], choose: Any) -> Any:
-        return planning.backward(self._table, self._like_probabilities(tasks), choose)
-
-    def _choose_optimal(self, stage: int, action_values: FloatArray) -> FloatArray:
-        actions = planning.greedy(self._table, action_values, stage, self.repeat == "mask")
-        return planning.pick(action_values, actions)
-
-    def _like_probabilities(self, tasks: Sequence[Task]) -> FloatArray:
-        params = self.compile(tasks)
-        return planning.like_probabilities(
-            self._table.x, params["bias"], params["affinity"], self.population.interactions
-        )
-
-    def _chunks(self, tasks: Sequence[Task]) -> list[Sequence[Task]]:
+    def _like_probabilities(self, tasks: Sequence[Task]) -> Iterator[tuple[slice, FloatArray]]:
+        """In chunks of tasks, which they are and with what probabilities each product is liked."""
         for task in tasks:
             if not isinstance(task, RecommendationTask) or len(task.bias) != self.n_products:
                 raise ValueError(
                     f"task={task!r} is no recommendation task with {self.n_products} products"
                 )
-        return [tasks[part] for part in planning.chunks(len(tasks), self._table)]
+        for where in planning.chunks(len(tasks), self._table):
+            params = self.compile(tasks[where])
+            yield (
+                where,
+                planning.like_probabilities(
+                    self._table.x, params["bias"], params["affinity"], self.population.interactions
+                ),
+            )
 
     def _x(self, observations: Array) -> FloatArray:
         observations = np.asarray(observations)

@@ -3,11 +3,12 @@
 Shapes: P products (the actions), m features per block, d = P m.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from metarl_envs.core import FloatArray
+from metarl_envs.tabular.checking import check_choice, check_counts
 from metarl_envs.tabular.recommendation.planning import count_states, state_codes, state_table
 from metarl_envs.tabular.recommendation.tasks import PROJECTION_KEY, population_rng
 
@@ -27,10 +28,10 @@ class StateFeatures:
     """
 
     def __init__(
-        self, name: FeaturesName, n_products: int, n_stages: int, *, n_projections: int, seed: int
+        self, name: FeaturesName, n_products: int, n_stages: int, n_projections: int, seed: int
     ) -> None:
-        if name not in get_args(FeaturesName):
-            raise ValueError(f"features={name!r} must be one of {get_args(FeaturesName)}")
+        check_choice("features", name, FeaturesName)
+        check_counts(n_projections=n_projections)
         self.name = name
         self._matrix = self._linear_map(n_products, n_projections, seed)
         self._codes = np.empty(0, dtype=np.int64)

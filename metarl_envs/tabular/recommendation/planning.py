@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from metarl_envs.core import FloatArray, IntArray
 
+Choose = Callable[[int, FloatArray], FloatArray]
+"""From a stage and its action values (M, S_h, P) to the state values (M, S_h) of some policy."""
+
 MAX_STATES = 200_000
 _CHUNK = 4_000_000  # numbers in the largest intermediate array
 
@@ -90,6 +93,11 @@ def _successors(
     return after(1), after(2)
 
 
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """`1 / (1 + exp(-logits))`, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
+
+
 def like_probabilities(
     x: NDArray[np.int8], bias: FloatArray, affinity: FloatArray, interactions: FloatArray | None
 ) -> FloatArray:
@@ -104,11 +112,11 @@ def like_probabilities(
     logits = bias[:, None, :] + states @ affinity.transpose(0, 2, 1)
     if interactions is not None:
         logits += np.einsum("sn,anm,sm->sa", states, interactions, states)
-    return np.where(x == 0, 1.0 / (1.0 + np.exp(-logits)), 0.0)
+    return np.where(x == 0, sigmoid(logits), 0.0)
 
 
 def backward(
-    table: StateTable, probabilities: FloatArray, choose: Callable[[int, FloatArray], FloatArray]
+    table: StateTable, probabilities: FloatArray, choose: Choose
 ) -> Iterator[tuple[int, FloatArray]]:
     """Backward recursion; yields `(stage, action values (M, S_stage, P))` from the last stage to
     the first.
@@ -134,23 +142,41 @@ def backward(
         yield stage, action_values
 
 
-def greedy(table: StateTable, scores: FloatArray, stage: int, masked: bool) -> IntArray:
-    """The action with the highest score, (M, S_stage); never a shown product where repeats are
-    masked.
-
-    :param table: the states
-    :param scores: (M, S_stage, P)
-    :param stage: whose states
-    :param masked: whether shown products are forbidden
-    """
-    if masked:
-        scores = np.where(table.x[: table.n_states[stage]] == 0, scores, -np.inf)
-    return np.argmax(scores, axis=-1)
+def start_values(table: StateTable, probabilities: FloatArray, choose: Choose) -> FloatArray:
+    """Value of the start of an episode, (M,), under the policy that `choose` stands for."""
+    *_, (stage, action_values) = backward(table, probabilities, choose)
+    return np.asarray(choose(stage, action_values)[:, 0])
 
 
-def pick(action_values: FloatArray, actions: IntArray) -> FloatArray:
-    """The values (M, S) of one action (M, S) per state, of (M, S, P)."""
-    return np.take_along_axis(action_values, actions[..., None], axis=-1)[..., 0]
+def choose_best(table: StateTable, masked: bool) -> Choose:
+    """The optimal policy; never a shown product where repeats are masked."""
+
+    def choose(stage: int, action_values: FloatArray) -> FloatArray:
+        return np.asarray(_masked_scores(table, action_values, stage, masked).max(axis=-1))
+
+    return choose
+
+
+def choose_likeliest(table: StateTable, probabilities: FloatArray, masked: bool) -> Choose:
+    """The policy that shows what is most likely to be liked, given (M, S, P) probabilities."""
+
+    def choose(stage: int, action_values: FloatArray) -> FloatArray:
+        likes = probabilities[:, : table.n_states[stage]]
+        actions = np.argmax(_masked_scores(table, likes, stage, masked), axis=-1)
+        return np.take_along_axis(action_values, actions[..., None], axis=-1)[..., 0]
+
+    return choose
+
+
+def choose_randomly(policy: Sequence[FloatArray]) -> Choose:
+    """The policy with these action probabilities, (M, S_h, P) per stage."""
+    return lambda stage, action_values: np.einsum("msa,msa->ms", policy[stage], action_values)
+
+
+def _masked_scores(table: StateTable, scores: FloatArray, stage: int, masked: bool) -> FloatArray:
+    if not masked:
+        return scores
+    return np.where(table.x[: table.n_states[stage]] == 0, scores, -np.inf)
 
 
 def chunks(n_tasks: int, table: StateTable) -> Iterator[slice]:

@@ -5,13 +5,15 @@ Shapes: P products, C clusters, n = P + P^2 numbers per task.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from math import isqrt
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from metarl_envs.core import FloatArray, TupleTask
 from metarl_envs.distributions import checked_array
+from metarl_envs.tabular.checking import check_choice, check_counts, check_deviations
 
 PopulationName = Literal["random", "gateway"]
 TaskNoise = Literal["gaussian", "student_t", "clusters"]
@@ -36,7 +38,7 @@ class RecommendationTask(TupleTask):
     @classmethod
     def from_array(cls, array: FloatArray) -> "RecommendationTask":
         """The inverse of `to_array`, from (P + P^2,) numbers."""
-        n_products = int((np.sqrt(1 + 4 * array.size) - 1) / 2)
+        n_products = (isqrt(1 + 4 * array.size) - 1) // 2
         rows = array[n_products:].reshape(n_products, n_products).tolist()
         return cls(tuple(array[:n_products].tolist()), tuple(map(tuple, rows)))
 
@@ -77,7 +79,7 @@ def draw_population(
     seed: int,
     *,
     bias_spread: float,
-    affinity_spread: float,
+    affinity_spread: float | None,
     interaction_std: float,
     n_clusters: int,
     cluster_spread: float,
@@ -88,13 +90,22 @@ def draw_population(
     :param n_products: P
     :param seed: of the draws below
     :param bias_spread: standard deviation, over products, of the mean bias
-    :param affinity_spread: standard deviation, over pairs of products, of the mean affinity
+    :param affinity_spread: standard deviation, over pairs of products, of the mean affinity; where
+        absent 1, for "gateway" 0
     :param interaction_std: standard deviation of the pairwise interactions
     :param n_clusters: C
     :param cluster_spread: standard deviation of the cluster offsets
     """
-    if name not in get_args(PopulationName):
-        raise ValueError(f"population={name!r} must be one of {get_args(PopulationName)}")
+    check_choice("population", name, PopulationName)
+    check_counts(n_clusters=n_clusters)
+    if affinity_spread is None:
+        affinity_spread = 0.0 if name == "gateway" else 1.0
+    check_deviations(
+        bias_spread=bias_spread,
+        affinity_spread=affinity_spread,
+        interaction_std=interaction_std,
+        cluster_spread=cluster_spread,
+    )
     shape = (n_products, n_products)
     bias, affinity = (
         gateway_means(n_products) if name == "gateway" else (np.zeros(n_products), np.zeros(shape))
@@ -132,8 +143,8 @@ class RecommendationTasks:
         task_noise: TaskNoise = "gaussian",
         degrees_of_freedom: float = 3.0,
     ) -> None:
-        if task_noise not in get_args(TaskNoise):
-            raise ValueError(f"task_noise={task_noise!r} must be one of {get_args(TaskNoise)}")
+        check_choice("task_noise", task_noise, TaskNoise)
+        check_deviations(bias_std=bias_std, affinity_std=affinity_std)
         if not degrees_of_freedom > 2:
             raise ValueError(
                 f"degrees_of_freedom={degrees_of_freedom!r} must exceed 2, or there is no "

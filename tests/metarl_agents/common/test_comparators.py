@@ -44,7 +44,14 @@ def models():
     """One briefly trained multi-task agent per algorithm."""
     trained = {}
     for name, (cls, kwargs) in SETTINGS.items():
-        model = cls("MlpPolicy", make_task_vec_env(ENV), seed=0, device="cpu", policy_kwargs=small(), **kwargs)
+        model = cls(
+            "MlpPolicy",
+            make_task_vec_env(ENV),
+            seed=0,
+            device="cpu",
+            policy_kwargs=small(),
+            **kwargs,
+        )
         trained[name] = model.learn(60)
     return trained
 
@@ -57,7 +64,7 @@ def same(left, right):
     return left.keys() == right.keys() and all(th.equal(left[key], right[key]) for key in left)
 
 
-def from_scratch(name, n_steps=None, **extra):
+def from_scratch(name, n_steps=None):
     cls, kwargs = SETTINGS[name]
     return FromScratch(
         cls,
@@ -65,7 +72,7 @@ def from_scratch(name, n_steps=None, **extra):
         policy="MlpPolicy",
         device="cpu",
         policy_kwargs=small(),
-        model_kwargs={**kwargs, **extra},
+        model_kwargs=kwargs,
     )
 
 
@@ -78,11 +85,15 @@ class Goal:
 
 
 class Walk(gym.Env):
-    """Episodes of 1 to 9 steps: the action's sign times the task's is the reward; a coin ends the episode."""
+    """Episodes of 1 to 9 steps, ended by a coin; the reward is the action times the sign."""
 
+    metadata = {"render_modes": ["rgb_array"]}
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     task = None
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
 
     def sample_tasks(self, n, *, seed=None, split="train"):
         return [Goal(1.0 - 2.0 * (i % 2)) for i in range(n)]
@@ -137,7 +148,9 @@ class Stubborn:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_frozen_models_are_scored_exactly(name, models, tasks):
     before = parameters(models[name])
-    result = evaluate_adaptation(Frozen(models[name]), ENV, tasks, n_adapt_steps=2, n_eval_episodes=150)
+    result = evaluate_adaptation(
+        Frozen(models[name]), ENV, tasks, n_adapt_steps=2, n_eval_episodes=150
+    )
     # Nothing adapts: one policy, one regret.
     np.testing.assert_allclose(result.regret[:, 1:], result.regret[:, :1].repeat(2, axis=1))
     means = result.returns.reshape(4, -1).mean(axis=1)
@@ -153,7 +166,8 @@ def test_fine_tuning_learns_in_a_copy(name, n_eval_episodes, models, tasks):
     model = models[name]
     before, steps, rng = parameters(model), model.num_timesteps, model.action_space.np_random
     play = dict(n_adapt_steps=6, n_eval_episodes=n_eval_episodes)
-    result = evaluate_adaptation(FineTuned(model), ENV, tasks[:2], **play)
+    learner = FineTuned(model, model_kwargs={"learning_rate": 0.1})
+    result = evaluate_adaptation(learner, ENV, tasks[:2], **play)
     assert result.returns.shape == (2, 7, n_eval_episodes or 1)
     frozen = evaluate_adaptation(Frozen(model), ENV, tasks[:2], **play)
     # Zero-shot is the model itself, later it has moved.
@@ -203,9 +217,10 @@ def test_action_probabilities_are_those_that_sampling_shows(models):
         error = np.sqrt(expected * (1 - expected) / 4000)
         assert np.all(np.abs(observed - expected) <= 4 * error)
         (greedy,) = policies.action_probabilities(observations, deterministic=True)
-        assert greedy.max() == 1.0 and greedy.argmax() == models[name].predict(
-            observations, deterministic=True
-        )[0]
+        assert (
+            greedy.max() == 1.0
+            and greedy.argmax() == models[name].predict(observations, deterministic=True)[0]
+        )
 
 
 def test_arguments_of_fresh_agents_stay_as_they_were(tasks):
@@ -239,7 +254,8 @@ def test_training_episodes_meet_the_noise_that_other_learners_meet(tasks):
 
 
 def test_rollouts_may_be_longer_than_adaptation_steps(tasks):
-    learner = from_scratch("PPO", n_steps=None, **{"n_steps": 15, "batch_size": 15})
+    kwargs = {"n_steps": 15, "batch_size": 15}
+    learner = FromScratch(PPO, policy="MlpPolicy", device="cpu", model_kwargs=kwargs)
     result = evaluate_adaptation(learner, ENV, tasks[:1], n_adapt_steps=11)
     changes = np.flatnonzero(np.diff(result.regret[0])) + 1
     # 15 steps are 5 episodes: the policy of collections 5 and 10 is new.
@@ -286,10 +302,10 @@ def test_regret_of_dqn_counts_its_exploration(tasks):
     env = gym.make(ENV).unwrapped
     stages = [np.repeat(uniform, len(env.stage_observations(h)), axis=0) for h in range(3)]
     expected = env.optimal_returns(tasks[:1]) - env.policy_returns(tasks[:1], stages)
-    on_line = evaluate_adaptation(learner, ENV, tasks[:1], n_adapt_steps=1, deterministic=True)
+    on_line = evaluate_adaptation(learner, ENV, tasks[:1], n_adapt_steps=3, deterministic=True)
     np.testing.assert_allclose(on_line.regret[0, 0], expected[0])
     greedy = evaluate_adaptation(
-        learner, ENV, tasks[:1], n_adapt_steps=1, n_eval_episodes=1, deterministic=True
+        learner, ENV, tasks[:1], n_adapt_steps=3, n_eval_episodes=1, deterministic=True
     )
     assert abs(greedy.regret[0, 0] - expected[0]) > 1e-3
 
@@ -302,7 +318,9 @@ def test_a_number_of_training_steps_needs_no_whole_episodes_when_extra_ones_are_
 
 
 def test_training_stops_at_its_budget_and_reports_every_period(tasks):
-    settings = Settings(n_adapt_steps=2, episodes_per_step=1, n_eval_episodes=5, deterministic=False, seed=0)
+    settings = Settings(
+        n_adapt_steps=2, episodes_per_step=1, n_eval_episodes=5, deterministic=False, seed=0
+    )
     env = TrainingEnv(gym.make(ENV), settings, n_steps=4)
     env.get_wrapper_attr("set_task")(tasks[0])
     periods = []
@@ -318,7 +336,7 @@ def test_training_stops_at_its_budget_and_reports_every_period(tasks):
 
 
 def test_learning_happens_within_a_task():
-    """The best action of `Walk` is the sign of the task: REINFORCE by A2C finds it in both tasks."""
+    """The best action of `Walk` is the sign of the task: A2C finds it in both tasks."""
     learner = FromScratch(
         A2C,
         100,
@@ -338,11 +356,17 @@ def test_episodes_of_varying_length_are_recorded_whole():
     learner = FromScratch(PPO, policy="MlpPolicy", device="cpu", model_kwargs=ON_POLICY)
     result = evaluate_adaptation(learner, "test/Walk-v0", 2, n_adapt_steps=4, episodes_per_step=3)
     assert result.returns.shape == (2, 5, 3)
-    assert result.lengths.min() >= 1 and result.lengths.max() <= 9 and len(np.unique(result.lengths)) > 2
+    assert (
+        result.lengths.min() >= 1
+        and result.lengths.max() <= 9
+        and len(np.unique(result.lengths)) > 2
+    )
 
 
 def test_continuous_actions_are_sampled_task_by_task():
-    model = SAC("MlpPolicy", "test/Walk-v0", seed=0, device="cpu", policy_kwargs=small(), buffer_size=10)
+    model = SAC(
+        "MlpPolicy", "test/Walk-v0", seed=0, device="cpu", policy_kwargs=small(), buffer_size=10
+    )
     goals = [Goal(1.0), Goal(-1.0), Goal(0.5)]
     together = evaluate_adaptation(Frozen(model), "test/Walk-v0", goals, n_adapt_steps=2)
     alone = evaluate_adaptation(Frozen(model), "test/Walk-v0", goals[2:], n_adapt_steps=2)
@@ -366,11 +390,11 @@ def test_normalised_models_see_what_they_were_trained_on():
 def test_a_single_env_serves_for_training_too(tasks):
     env = gym.make(ENV)
     for play in (dict(), dict(n_eval_episodes=2)):
-        one = evaluate_adaptation(from_scratch("DQN"), env, tasks[:1], n_adapt_steps=2, **play)
-        other = evaluate_adaptation(from_scratch("DQN"), ENV, tasks[:1], n_adapt_steps=2, **play)
+        one = evaluate_adaptation(from_scratch("DQN"), env, tasks[:1], n_adapt_steps=3, **play)
+        other = evaluate_adaptation(from_scratch("DQN"), ENV, tasks[:1], n_adapt_steps=3, **play)
         np.testing.assert_array_equal(one.returns, other.returns)
     venv = make_task_vec_env(ENV, 2)
-    again = evaluate_adaptation(from_scratch("DQN"), venv, tasks[:1], n_adapt_steps=2, **play)
+    again = evaluate_adaptation(from_scratch("DQN"), venv, tasks[:1], n_adapt_steps=3, **play)
     np.testing.assert_array_equal(again.returns, other.returns)
 
 

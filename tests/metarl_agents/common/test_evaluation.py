@@ -150,6 +150,10 @@ def test_the_result_says_how_it_was_made(tasks, agent):
     result = evaluate_adaptation(agent, ENV, tasks[:1], n_adapt_steps=1, seed=9, deterministic=True)
     assert (result.learner, result.env_id, result.seed) == ("RLSVI", ENV, 9)
     assert result.settings["deterministic"] is True and result.settings["n_adapt_steps"] == 1
+    numpy_integers = evaluate_adaptation(
+        agent, ENV, tasks[:1], n_adapt_steps=np.int64(1), seed=np.int64(9), deterministic=np.True_
+    )
+    assert numpy_integers.to_json() == result.to_json()
     assert {"python", "numpy", "torch", "gymnasium"} <= set(result.versions)
 
 
@@ -158,7 +162,11 @@ def test_the_result_says_how_it_was_made(tasks, agent):
 
 @pytest.mark.parametrize("learner", ["batched", "looped", "global random"])
 def test_a_tasks_result_does_not_depend_on_the_other_tasks(tasks, agent, learner):
-    chosen = {"batched": agent, "looped": TwoVerbs(agent), "global random": Recorder(GlobalRandom())}
+    chosen = {
+        "batched": agent,
+        "looped": TwoVerbs(agent),
+        "global random": Recorder(GlobalRandom()),
+    }
     play = dict(n_adapt_steps=3, episodes_per_step=2)
     together = evaluate_adaptation(chosen[learner], ENV, tasks, **play)
     alone = evaluate_adaptation(chosen[learner], ENV, [tasks[4]], **play)
@@ -178,7 +186,9 @@ def test_learners_are_scored_alike_batched_or_looped(tasks, agent):
 
 def test_every_learner_meets_the_same_noise(tasks):
     one = evaluate_adaptation(Recorder(), ENV, tasks, n_adapt_steps=4, n_eval_episodes=3)
-    other = evaluate_adaptation(Frozen(FirstProduct()), ENV, tasks, n_adapt_steps=4, n_eval_episodes=3)
+    other = evaluate_adaptation(
+        Frozen(FirstProduct()), ENV, tasks, n_adapt_steps=4, n_eval_episodes=3
+    )
     np.testing.assert_array_equal(one.returns, other.returns)
 
 
@@ -199,7 +209,8 @@ def test_streams_differ_by_seed_task_step_and_purpose(tasks):
 def test_the_seed_decides_everything(tasks):
     learner = Recorder(GlobalRandom())
     runs = [
-        evaluate_adaptation(learner, ENV, tasks[:3], n_adapt_steps=4, seed=s).returns for s in (1, 1, 2)
+        evaluate_adaptation(learner, ENV, tasks[:3], n_adapt_steps=4, seed=s).returns
+        for s in (1, 1, 2)
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
@@ -316,8 +327,8 @@ def test_regret_can_be_left_out_or_insisted_on(tasks, agent):
         ({"seed": -1}, "seed=-1 must be an integer of at least 0"),
         ({"n_envs": 0}, "n_envs=0 must be at least 1"),
         ({"tasks": []}, "tasks is empty"),
-        ({"tasks": 0}, "tasks=0 must be at least 1"),
-        ({"tasks": True}, "tasks=True must be at least 1"),
+        ({"tasks": 0}, "tasks=0 must be an integer of at least 1"),
+        ({"tasks": True}, "tasks=True must be an integer"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, agent):

@@ -74,9 +74,7 @@ def test_interval_covers_the_truth_in_about_95_percent_of_experiments():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
-        interval = bootstrap_interval(
-            interquartile_mean, rng.normal(size=(1, 40)), n_resamples=300
-        )
+        interval = bootstrap_interval(interquartile_mean, rng.normal(size=(1, 40)), n_resamples=300)
         hits += interval.low <= 0.0 <= interval.high
     # Binomial(200, 0.95): 4 standard errors are 0.06; the percentile method undercovers slightly.
     assert 0.87 <= hits / 200 <= 1.0

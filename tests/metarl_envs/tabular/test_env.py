@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl_envs import FAMILIES
@@ -206,6 +207,14 @@ def test_unknown_modes_are_refused(arguments):
 
     with pytest.raises(ValueError, match="mode"):
         RecommendationEnv(**arguments)
+
+
+def test_maskable_agents_find_the_masks_through_wrappers():
+    env = gym.make(ID)
+    env.reset(seed=0)
+    env.step(4)
+    assert is_masking_supported(env)
+    assert get_action_masks(env).tolist() == [True] * 4 + [False, True]
 
 
 def test_env_works_without_a_seed():

@@ -151,7 +151,7 @@ def test_mdp_is_frozen_read_only_float64_and_picklable():
 
 @pytest.mark.parametrize("solve", [optimal_values, lambda m: policy_values(m, random_policy(m))])
 def test_undiscounted_endless_mdp_is_refused(solve):
-    with pytest.raises(ValueError, match="horizon=None with discount=1.0"):
+    with pytest.raises(ValueError, match=r"horizon=None with discount=1\.0"):
         solve(random_mdp())
 
 

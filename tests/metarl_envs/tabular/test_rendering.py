@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def test_pictures_show_what_happens(env_id):
     for picture in pictures:
         assert picture.dtype == np.uint8 and picture.shape == pictures[0].shape
         assert picture.ndim == 3 and min(picture.shape[:2]) > 100
-    assert not any(np.array_equal(a, b) for a, b in zip(pictures, pictures[1:], strict=False))
+    assert not any(np.array_equal(*pair) for pair in pairwise(pictures))
 
 
 def test_text_of_a_customer_names_products_and_outcomes():

@@ -189,6 +189,7 @@ def test_bad_requests_are_refused():
     for request in (
         lambda: vector.set_tasks([task]),
         lambda: vector.set_tasks([task], indices=[3]),
+        lambda: vector.set_tasks([task], indices=[-1]),
         lambda: vector.reset(options={"tasks": [task]}),
         lambda: vector.reset(options={"reset_mask": np.zeros(3, dtype=bool)}),
         lambda: vector.reset(options={"reset_mask": [1, 0, 1]}),

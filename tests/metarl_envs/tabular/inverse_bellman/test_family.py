@@ -146,7 +146,8 @@ def test_last_stage_is_alike_for_bandit_and_optimal_prior():
     # The reward of the last stage is its Q-function.
     np.testing.assert_allclose(bandit_mean[-1], mean[-1], atol=0.03)
     np.testing.assert_allclose(bandit_covariance[-1], covariance[-1], atol=0.02)
-    assert np.abs(bandit_mean[0] - mean[0]).max() > 0.1
+    # Ten standard errors of the Monte Carlo over tasks.
+    assert np.abs(bandit_mean[0] - mean[0]).max() > 10 * 0.35 / np.sqrt(4_000)
 
 
 def test_features_and_stages_follow_the_observation():

@@ -153,11 +153,13 @@ def test_optimum_beats_myopic_beats_uniform_everywhere():
     assert np.mean(myopic) > np.mean(family.policy_returns(tasks, uniform)) + 0.3
 
 
-def test_passing_can_be_worth_more_than_showing():
+def test_passing_gains_nothing():
+    # Passes can be moved to the end of an episode, where a product shown instead costs nothing.
     mask, noop = make(affinity_spread=3.0), make(affinity_spread=3.0, repeat="noop")
     tasks = tasks_of(mask, 30)
-    gain = noop.optimal_returns(tasks) - mask.optimal_returns(tasks)
-    assert np.all(gain >= -1e-12) and gain.max() > 1e-3
+    np.testing.assert_allclose(
+        noop.optimal_returns(tasks), mask.optimal_returns(tasks), rtol=0, atol=1e-12
+    )
 
 
 def test_gateway_misleads_a_myopic_agent():

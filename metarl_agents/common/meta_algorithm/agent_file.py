@@ -14,11 +14,11 @@ from metarl_agents.common.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from metarl_agents.common.training import Snapshot, restore_snapshot, take_snapshot
+from metarl_agents.common.meta_algorithm.training import Snapshot, restore_snapshot, take_snapshot
 from metarl_agents.common.vec_env import AnyEnv
 
 if TYPE_CHECKING:
-    from metarl_agents.common.meta_algorithm import MetaAlgorithm
+    from metarl_agents.common.meta_algorithm.algorithm import MetaAlgorithm
 
 Agent = TypeVar("Agent", bound="MetaAlgorithm")
 

@@ -4,7 +4,7 @@ from abc import ABCMeta, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import torch as th
@@ -16,36 +16,14 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from metarl_agents.common import agent_file, training
 from metarl_agents.common.checkpoint import check_arguments
-from metarl_agents.common.collect import StepHook, collect_episodes, task_of
+from metarl_agents.common.collect import StepHook
 from metarl_agents.common.episodes import EpisodeBatch
+from metarl_agents.common.meta_algorithm import agent_file, training
+from metarl_agents.common.meta_algorithm.adaptation import adapted_policy
+from metarl_agents.common.meta_algorithm.seeds import checked_seed, draw_seed
 from metarl_agents.common.policies import PolicyPredictor, TaskPolicies, stack_policies
 from metarl_agents.common.vec_env import AnyEnv, as_vec_env
-
-MAX_SEED = 2**31 - 1
-
-
-class MetaLearner(Protocol):
-    """Anything that starts from a policy and adapts it to a task: two pure verbs."""
-
-    def initial_policy(self, *, rng: np.random.Generator | None = None) -> PolicyPredictor:
-        """The policy before anything of the task is known.
-
-        :param rng: source of its random draws, if it makes any; None for the agent's fixed choice
-        """
-        ...
-
-    def adapt(
-        self, policy: PolicyPredictor, episodes: EpisodeBatch, *, rng: np.random.Generator
-    ) -> PolicyPredictor:
-        """The policy after `episodes`; pure, and deterministic given `rng`.
-
-        :param policy: what acted so far
-        :param episodes: of one task, no task axis
-        :param rng: source of all random draws
-        """
-        ...
 
 
 class _CheckedArguments(ABCMeta):
@@ -108,7 +86,7 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         self._policy_argument = policy
         self.env_kwargs = env_kwargs
         self.stats_window_size = stats_window_size
-        self._rng = np.random.default_rng(_checked_seed(seed))
+        self._rng = np.random.default_rng(checked_seed(seed))
         self._snapshot: training.Snapshot | None = None
         venv = None if env is None else as_vec_env(env, n_envs, env_kwargs=env_kwargs)
         super().__init__(
@@ -248,26 +226,18 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         finished: Callable[[], bool] | None = None,
     ) -> Self:
         """`learn`, which also ends where `finished()` says so between two meta-iterations."""
-        if self.env is None:
-            raise ValueError("the agent has no env to learn in: call set_env(env) first")
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps,
-            callback,
-            reset_num_timesteps,
-            type(self).__name__ if tb_log_name is None else tb_log_name,
-            progress_bar,
-        )
-        loop = training.TrainingLoop(
+        training.learn(
             self,
-            callback,
             total_timesteps,
-            log_interval=log_interval,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps,
+            progress_bar,
             checkpoint_path=checkpoint_path,
             checkpoint_interval=checkpoint_interval,
             finished=finished,
         )
-        callback.on_training_start(locals(), globals())
-        loop.run()
         return self
 
     def predict(
@@ -308,27 +278,10 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
             raise ValueError(f"n_episodes={n_episodes!r} must be a non-negative integer")
         venv = as_vec_env(env)
         try:
-            return self._adapted(venv, int(n_episodes), task, _checked_seed(seed))
+            return adapted_policy(self, venv, int(n_episodes), task, checked_seed(seed))
         finally:
             if isinstance(env, str):
                 venv.close()
-
-    def _adapted(
-        self, venv: VecEnv, n_episodes: int, task: Any | None, seed: int | None
-    ) -> PolicyPredictor:
-        if venv.num_envs != 1:
-            raise ValueError(
-                f"env has {venv.num_envs} sub-environments: adapt_to takes one at a time"
-            )
-        self._check_spaces(venv)
-        rng = np.random.default_rng(seed)
-        tasks = [task_of(venv, seed=_draw(rng)) if task is None else task]
-        policy = self.initial_policy(rng=rng)
-        for _ in range(n_episodes):
-            policies = stack_policies([policy])
-            batch = collect_episodes(venv, policies, 1, seed=_draw(rng), tasks=tasks)
-            policy = self.adapt(policy, batch.task(0), rng=rng)
-        return policy
 
     def set_env(self, env: AnyEnv | str, force_reset: bool = True) -> None:
         """Replaces the env; spaces and number of sub-environments must be those of the agent.
@@ -353,7 +306,7 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         """
         if seed is None:
             return
-        self._rng = np.random.default_rng(_checked_seed(seed))
+        self._rng = np.random.default_rng(checked_seed(seed))
         self.action_space.seed(seed)
         if self.env is not None:
             self.env.seed(seed)
@@ -434,7 +387,7 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
 
     def _begin_collect(self) -> int:
         """A fresh seed for everything random in a collect, from the generator that files hold."""
-        return _draw(self._rng)
+        return draw_seed(self._rng)
 
     def _step_hook(self, callback: BaseCallback) -> StepHook:
         """What `collect_episodes` calls after every step: counts it, logs it, asks the callback."""
@@ -467,15 +420,3 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
 
     def _get_torch_save_params(self) -> NoReturn:
         raise NotImplementedError("agents are saved by `_learned_state`, not by SB3's state dicts")
-
-
-def _draw(rng: np.random.Generator) -> int:
-    return int(rng.integers(MAX_SEED))
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is None:
-        return None
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed={seed!r} must be a non-negative integer, or None for fresh entropy")
-    return int(seed)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
 from metarl_agents.common.checkpoint import restored_generator
-from metarl_agents.common.signals import interrupts_deferred
+from metarl_agents.common.meta_algorithm.signals import interrupts_deferred
 
 if TYPE_CHECKING:
-    from metarl_agents.common.meta_algorithm import MetaAlgorithm
+    from metarl_agents.common.meta_algorithm.algorithm import MetaAlgorithm
 
 
 class Snapshot(NamedTuple):
@@ -64,6 +65,50 @@ def restore_snapshot(agent: "MetaAlgorithm", snapshot: Snapshot) -> None:
             buffer.extend(values)
 
 
+def learn(
+    agent: "MetaAlgorithm",
+    total_timesteps: int,
+    callback: MaybeCallback,
+    log_interval: int | None,
+    tb_log_name: str | None,
+    reset_num_timesteps: bool,
+    progress_bar: bool,
+    *,
+    checkpoint_path: str | Path | None,
+    checkpoint_interval: int,
+    finished: Callable[[], bool] | None,
+) -> None:
+    """What `MetaAlgorithm.learn` does; see there.
+
+    :param agent: who learns
+    :param finished: also stops where this is true between two meta-iterations
+    """
+    if agent.env is None:
+        raise ValueError("the agent has no env to learn in: call set_env(env) first")
+    intervals = {"log_interval": log_interval, "checkpoint_interval": checkpoint_interval}
+    for name, interval in intervals.items():
+        _check_interval(name, interval)
+    total_timesteps, callback = agent._setup_learn(
+        total_timesteps,
+        callback,
+        reset_num_timesteps,
+        type(agent).__name__ if tb_log_name is None else tb_log_name,
+        progress_bar,
+    )
+    loop = TrainingLoop(
+        agent,
+        callback,
+        total_timesteps,
+        log_interval=log_interval,
+        checkpoint_path=checkpoint_path,
+        checkpoint_interval=checkpoint_interval,
+        finished=finished,
+    )
+    # SB3's progress bar reads `total_timesteps` in the locals.
+    callback.on_training_start(locals(), globals())
+    loop.run()
+
+
 class TrainingLoop:
     """One call of `learn`.
 
@@ -88,9 +133,9 @@ class TrainingLoop:
         finished: Callable[[], bool] | None,
     ) -> None:
         self.agent, self.callback, self.total_timesteps = agent, callback, total_timesteps
-        self.log_interval = _checked_interval("log_interval", log_interval)
+        self.log_interval = log_interval
         self.checkpoint_path = checkpoint_path
-        self.checkpoint_interval = _checked_interval("checkpoint_interval", checkpoint_interval)
+        self.checkpoint_interval = checkpoint_interval
         self.finished = finished or (lambda: False)
         self.updating = False
 
@@ -230,9 +275,8 @@ def checked_timesteps(total_timesteps: float) -> int:
     return int(total_timesteps)
 
 
-def _checked_interval(name: str, interval: int | None) -> int | None:
-    if interval is not None and (
-        isinstance(interval, bool) or interval != int(interval) or interval < 1
-    ):
+def _check_interval(name: str, interval: int | None) -> None:
+    if interval is None:
+        return
+    if isinstance(interval, bool) or interval != int(interval) or interval < 1:
         raise ValueError(f"{name}={interval!r} must be an integer of at least 1, or None")
-    return interval

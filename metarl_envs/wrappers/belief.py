@@ -1,0 +1,45 @@
+"""The wrappers of learners that infer the task from experience, in the right order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+
+from metarl_envs.wrappers.base import AnyEnv
+from metarl_envs.wrappers.observing import ObserveTransition
+from metarl_envs.wrappers.resampling import ResampleTask
+from metarl_envs.wrappers.trial import ResetMode, Trial
+
+
+def belief_mdp(
+    env: str | AnyEnv,
+    episodes_per_trial: int,
+    *,
+    max_episode_steps: int | None = None,
+    reset_mode: ResetMode = "true_start",
+    reward_scale: float = 1.0,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> AnyEnv:
+    """The problem of acting well over K episodes in an unknown task, for agents with memory.
+
+    Applies ``ObserveTransition(ResampleTask(Trial(TimeLimit(env))))``. An env in
+    ``task_mode="fixed"`` keeps its first task, so ``ResampleTask`` is left out there.
+
+    :param env: an id or a task env
+    :param episodes_per_trial: inner episodes per trial (K)
+    :param max_episode_steps: time limit of an inner episode, on top of any that the env has
+    :param reset_mode: see :class:`Trial`
+    :param reward_scale: see :class:`ObserveTransition`
+    :param env_kwargs: arguments of ``gymnasium.make`` where ``env`` is an id
+    """
+    if isinstance(env, str):
+        env = gym.make(env, **dict(env_kwargs or {}))
+    elif env_kwargs:
+        raise ValueError(f"env_kwargs={dict(env_kwargs)} need env to be an id, not {env}")
+    if max_episode_steps is not None:
+        env = gym.wrappers.TimeLimit(env, max_episode_steps)
+    env = Trial(env, episodes_per_trial, reset_mode=reset_mode)
+    fixed = env.has_wrapper_attr("task_mode") and env.get_wrapper_attr("task_mode") == "fixed"
+    return ObserveTransition(env if fixed else ResampleTask(env), reward_scale=reward_scale)

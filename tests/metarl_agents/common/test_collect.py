@@ -1,0 +1,196 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks, task_of
+from metarl_agents.common.policies import PolicyList
+from metarl_agents.common.vec_env import make_task_vec_env
+from tests.metarl_agents.common.tiny import ArmEnv, ArmTask, RaggedArmEnv
+
+
+class Always:
+    def __init__(self, action):
+        self.action, self.starts = action, []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        self.starts.append(bool(episode_start[0]))
+        return np.full(len(observation), self.action), state
+
+
+def arms(n_envs=2, env=ArmEnv):
+    return DummyVecEnv([env] * n_envs)
+
+
+def always(*actions):
+    return PolicyList([Always(action) for action in actions])
+
+
+def test_every_task_gets_the_same_number_of_episodes_whatever_their_lengths():
+    batch = collect_episodes(arms(3, RaggedArmEnv), always(0, 1, 2), 5, seed=1)
+    assert batch.mask.shape[:2] == (3, 5)
+    assert batch.lengths.min() >= 1
+    assert len(set(batch.lengths.flatten().tolist())) > 1
+    assert batch.mask.shape[2] == batch.lengths.max()
+
+
+def test_steps_are_filed_under_their_episode():
+    batch = collect_episodes(arms(2, RaggedArmEnv), always(0, 1), 4, seed=3)
+    for lengths, observations in zip(batch.lengths, batch.observations, strict=True):
+        for length, rows in zip(lengths.tolist(), observations, strict=True):
+            assert rows[:length, 0].tolist() == list(range(length))
+            assert not rows[length:].any()
+    assert th.equal(batch.final_observations[..., 0].to(th.int64), batch.lengths)
+    assert batch.actions[0].unique().tolist() == [0]
+    assert th.equal(batch.actions[1, ..., 0] == 1, batch.mask[1].bool())
+
+
+def test_terminated_is_zero_where_a_time_limit_cut_the_episode():
+    batch = collect_episodes(arms(2, RaggedArmEnv), always(0, 1), 20, seed=0)
+    cut = batch.lengths == 6
+    assert 0 < cut.sum() < cut.numel()
+    # An episode may also terminate at its sixth step.
+    assert (batch.terminated[~cut] == 1).all()
+    assert (batch.terminated[cut] == 0).any()
+
+
+def test_same_seed_same_episodes_and_the_state_of_the_env_does_not_matter():
+    venv = arms(2, RaggedArmEnv)
+    first = collect_episodes(venv, always(0, 1), 3, seed=5)
+    venv.step(np.array([0, 0]))
+    second = collect_episodes(venv, always(0, 1), 3, seed=5)
+    other = collect_episodes(venv, always(0, 1), 3, seed=6)
+    assert all(th.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not th.equal(first.rewards, other.rewards)
+
+
+def test_tasks_are_played_for_these_episodes_only():
+    tasks = [ArmTask((10.0, 0.0, 0.0)), ArmTask((-10.0, 0.0, 0.0))]
+    for n_episodes in (1, 3):
+        venv = arms()
+        batch = collect_episodes(venv, always(0, 0), n_episodes, seed=0, tasks=tasks)
+        assert (batch.returns[0] > 15).all()
+        assert (batch.returns[1] < -15).all()
+        assert venv.get_attr("pinned_task") == [None, None]
+
+
+def test_pinned_tasks_puts_former_pins_back_even_after_an_error():
+    venv, former = arms(), ArmTask((1.0, 2.0, 3.0))
+    venv.env_method("set_task", former, indices=[1])
+    with pytest.raises(KeyError), pinned_tasks(venv, [ArmTask((0.0,) * 3)] * 2):
+        assert venv.get_attr("pinned_task") == [ArmTask((0.0,) * 3)] * 2
+        raise KeyError
+    assert venv.get_attr("pinned_task") == [None, former]
+
+
+def test_task_of_is_the_current_task_or_the_one_that_the_seed_draws():
+    fresh, other = arms(1), arms(1)
+    assert task_of(fresh, seed=3) == task_of(other, seed=3)
+    current = fresh.env_method("get_task")[0]
+    assert task_of(fresh, seed=4) == current
+    assert task_of(DummyVecEnv([lambda: gym.make("CartPole-v1")]), seed=0) is None
+
+
+def test_hook_counts_all_steps_but_sees_no_surplus_episode():
+    steps, seen = [], []
+
+    def hook(n_new_steps, infos, dones):
+        steps.append(n_new_steps)
+        seen.append(dones.copy())
+        assert len(infos) == 3
+        return True
+
+    batch = collect_episodes(arms(3, RaggedArmEnv), always(0, 1, 2), 2, seed=2, on_step=hook)
+    assert set(steps) == {3}
+    assert sum(steps) >= batch.n_steps
+    assert np.sum(seen, axis=0).tolist() == [2, 2, 2]
+
+
+def test_hook_stops_the_collection():
+    calls = []
+    hook = lambda n, infos, dones: calls.append(1) or len(calls) < 3  # noqa: E731
+    assert collect_episodes(arms(), always(0, 1), 5, seed=0, on_step=hook) is None
+    assert len(calls) == 3
+
+
+def test_episode_start_means_task_start():
+    policies = always(0, 1)
+    collect_episodes(arms(), policies, 3, seed=0)
+    assert policies[0].starts == [True] + [False] * 5
+
+
+def test_action_masks_are_recorded_where_the_env_has_them():
+    venv = make_task_vec_env("metarl/RecommendationSmall-v0", 2)
+    first = venv.observation_space.nvec.shape[0]
+    batch = collect_episodes(venv, always(0, 1), 1, seed=0)
+    assert batch.action_masks.shape == (2, 1, 3, first)
+    assert batch.action_masks[:, :, 0].all()
+    # Product 0 was shown in the first step of the first task.
+    assert not batch.action_masks[0, 0, 1, 0]
+
+
+class PointEnv(gym.Env):
+    """Box actions; remembers what it was given."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2, 3), dtype=np.float32)
+    action_space = spaces.Box(-0.5, 0.5, (2,), dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((2, 3), np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action.astype(np.float32))
+        return np.ones((2, 3), np.float32), float(action.sum()), False, True, {}
+
+
+class Wide:
+    n_tasks = 1
+
+    def act(self, observation, state, episode_start, deterministic):
+        return np.array([[2.0, 0.25]]), state, np.array([[1.0, 2.0, 3.0]])
+
+
+def test_box_actions_are_kept_as_sampled_and_clipped_for_the_env():
+    batch = collect_episodes(DummyVecEnv([PointEnv]), Wide(), 2, seed=0)
+    assert batch.actions[0, :, 0].tolist() == [[2.0, 0.25]] * 2
+    assert batch.rewards[0, :, 0].tolist() == [0.75, 0.75]
+    assert batch.dist_params[0, 0, 0].tolist() == [1.0, 2.0, 3.0]
+    assert batch.observations.shape == (1, 2, 1, 6)
+    assert batch.action_masks is None
+
+
+def test_other_processes_give_the_same_episodes():
+    tasks = [ArmTask((1.0, 0.0, 0.0)), ArmTask((0.0, 1.0, 0.0))]
+    venv = SubprocVecEnv([RaggedArmEnv] * 2, start_method="fork")
+    try:
+        theirs = collect_episodes(venv, always(0, 1), 2, seed=1, tasks=tasks)
+    finally:
+        venv.close()
+    ours = collect_episodes(arms(2, RaggedArmEnv), always(0, 1), 2, seed=1, tasks=tasks)
+    assert all(th.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("n_episodes", [1, 2])
+def test_wrong_numbers_and_missing_tasks_are_refused(n_episodes):
+    with pytest.raises(ValueError, match="one policy per sub-environment"):
+        collect_episodes(arms(2), always(0), n_episodes, seed=0)
+    with pytest.raises(ValueError, match="n_episodes=0"):
+        collect_episodes(arms(1), always(0), 0, seed=0)
+    with pytest.raises(ValueError, match="one task for each"):
+        collect_episodes(arms(2), always(0, 0), n_episodes, seed=0, tasks=[ArmTask((0.0,) * 3)])
+    cartpole = DummyVecEnv([lambda: gym.make("CartPole-v1")])
+    with pytest.raises(ValueError, match="has no set_task"):
+        collect_episodes(cartpole, always(0), n_episodes, seed=0, tasks=[ArmTask((0.0,) * 3)])
+    with pytest.raises(ValueError, match="has no sample_tasks"):
+        sample_tasks(cartpole, 1, seed=0)
+
+
+def test_nested_spaces_are_refused_with_the_remedy():
+    class DictEnv(PointEnv):
+        observation_space = spaces.Dict({"x": PointEnv.observation_space})
+
+    with pytest.raises(ValueError, match="FlattenObservation"):
+        collect_episodes(DummyVecEnv([DictEnv]), Wide(), 1, seed=0)
