@@ -10,7 +10,17 @@ from metarl_agents.bayesian import (
     MTSRLPlus,
     OracleLinTS,
 )
+from metarl_agents.common.callbacks import MetaEvalCallback
+from metarl_agents.common.evaluation import (
+    AdaptationResult,
+    FineTuned,
+    FromScratch,
+    Frozen,
+    evaluate_adaptation,
+)
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
+from metarl_agents.common.testing import check_meta_algorithm
+from metarl_agents.common.vec_env import make_task_vec_env
 
 ALGORITHMS: dict[str, type[MetaAlgorithm]] = {
     "rlsvi": RLSVI,
@@ -28,11 +38,19 @@ __all__ = [
     "ALGORITHMS",
     "MTSRL",
     "RLSVI",
+    "AdaptationResult",
+    "FineTuned",
+    "FromScratch",
+    "Frozen",
     "LinTS",
     "MTSRLPlus",
     "MetaAlgorithm",
+    "MetaEvalCallback",
     "MetaLinTS",
     "MetaMAB",
     "MetaOracle",
     "OracleLinTS",
+    "check_meta_algorithm",
+    "evaluate_adaptation",
+    "make_task_vec_env",
 ]

@@ -130,13 +130,13 @@ class DemoConfig:
     output: Path = Path("runs/demo")
     """folder for the picture, the tables, the log and the saved agent"""
     n_tasks: int = 24
-    """tasks to learn the prior from"""
-    n_test_tasks: int = 30
+    """tasks to learn the prior from, four at a time"""
+    n_test_tasks: int = 32
     """held-out tasks"""
-    n_episodes: int = 60
+    n_episodes: int = 200
     """episodes in each task"""
-    n_seeds: int = 1
-    """independent repetitions of the training"""
+    n_replicates: int = 8
+    """independent repetitions of learning the prior; held-out tasks are shared out among them"""
     seed: int = 0
     """seed of everything"""
     progress: bool = True

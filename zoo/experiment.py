@@ -227,6 +227,7 @@ def evaluate_on_line(
     *,
     n_episodes: int,
     n_eval_episodes: int | None = None,
+    deterministic: bool = False,
     seed: int = 0,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> AdaptationResult:
@@ -238,28 +239,27 @@ def evaluate_on_line(
     :param tasks: held-out tasks
     :param n_episodes: episodes in each
     :param n_eval_episodes: extra episodes that score each step instead
+    :param deterministic: take the most likely actions
     :param seed: of the episodes
     :param env_kwargs: arguments of the environment
     """
-    venv = make_task_vec_env(env_id, len(tasks), env_kwargs=env_kwargs)
-    result = evaluate_adaptation(
+    return evaluate_adaptation(
         learner,
-        venv,
+        gym.make(env_id, **env_kwargs).spec if env_kwargs else env_id,
         tasks,
         n_adapt_steps=n_episodes - 1 if n_eval_episodes is None else n_episodes,
         n_eval_episodes=n_eval_episodes,
+        deterministic=deterministic,
         seed=seed,
     )
-    venv.close()
-    return result
 
 
 def comparator_learner(
     algo: str,
     env_id: str,
     *,
+    settings: Settings | None = None,
     seed: int = 0,
-    n_timesteps: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     callback: BaseCallback | None = None,
 ) -> Any:
@@ -268,21 +268,20 @@ def comparator_learner(
 
     :param algo: name in ``COMPARATORS``
     :param env_id: id of the task family
+    :param settings: hyper-parameters (default: those of the YAML file)
     :param seed: of the agent
-    :param n_timesteps: training budget (default: from the YAML file)
     :param env_kwargs: arguments of the environment
     :param callback: an SB3 callback
     """
-    comparator, settings = COMPARATORS[algo], load_settings(algo, env_id)
+    comparator, settings = COMPARATORS[algo], settings or load_settings(algo, env_id)
     check_arguments(settings.arguments, comparator.agent, where=f"{algo} on {env_id}")
     if comparator.role is FromScratch:
         arguments = {"policy": settings.policy or "MlpPolicy", **settings.arguments}
         return FromScratch(comparator.agent, model_kwargs=arguments, name=algo)
-    budget = n_timesteps or settings.n_timesteps
-    if budget is None:
+    if settings.n_timesteps is None:
         raise ValueError(f"zoo/hyperparams/{algo}.yml has no n_timesteps for {env_id}")
     model = build_agent(algo, env_id, settings=settings, seed=seed, env_kwargs=env_kwargs)
-    model.learn(budget, callback=callback)
+    model.learn(settings.n_timesteps, callback=callback)
     if comparator.role is FineTuned:
         return FineTuned(model, model_kwargs=settings.in_task, name=algo)
     return Frozen(model, name=algo)

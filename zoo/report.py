@@ -69,24 +69,34 @@ def algorithms_grid() -> Grid:
     return Grid("Algorithms", ("name", "class", "what it does"), rows)
 
 
-def regret_grid(results: Results, *, baseline: str | None, oracle: str | None) -> Grid:
+def regret_grid(
+    results: Results,
+    *,
+    baseline: str | None,
+    oracle: str | None,
+    notes: Mapping[str, str] | None = None,
+) -> Grid:
     """
     Regret of each learner, summed over the episodes of a held-out task, with paired ratios.
 
     :param results: evaluations on the same tasks, by name
     :param baseline: name of the learner that starts afresh
     :param oracle: name of the learner that is told the truth
+    :param notes: by name, what each had learned from before
     """
     metric = common_metric(results)
     columns = ["learner", f"{_METRIC_NAMES[metric]} per held-out task"]
     for reference in (baseline, oracle):
         columns += [f"x {reference}"] if reference else []
+    columns += ["met before"] if notes else []
     rows = []
     for name, result in results.items():
         cells = [name, interval_text(result.mean(metric))]
         for reference in (baseline, oracle):
             if reference:
                 cells.append(_ratio_text(result, results[reference], metric, name == reference))
+        if notes:
+            cells.append(notes.get(name, "nothing"))
         rows.append(tuple(cells))
     return Grid("mean over held-out tasks [95 % interval]", tuple(columns), tuple(rows))
 

@@ -122,7 +122,7 @@ def isotropic_variance(
     n_tasks = grams.shape[-5]
     for _ in range(n_iterations):
         covariance = variance[..., None, None] * eye
-        mean, _ = _best_mean(grams, moments, covariance, sigma2, hyper_precision)
+        mean, _ = best_mean(grams, moments, covariance, sigma2, hyper_precision)
         posterior, shift = _posterior_tasks(grams, moments, mean, covariance, sigma2)
         resolved = 1 - th.diagonal(posterior, dim1=-2, dim2=-1) / variance[..., None, :, :, None]
         determined = resolved.sum((-1, -4)) * max(n_tasks - 1, 1) / n_tasks
@@ -154,22 +154,28 @@ def expectation_maximisation(
     :param shrinkage: weight of the start, in tasks
     """
     start, n_tasks = covariance, grams.shape[-5]
-    mean, uncertainty = _best_mean(grams, moments, covariance, sigma2, hyper_precision)
+    mean, uncertainty = best_mean(grams, moments, covariance, sigma2, hyper_precision)
     for _ in range(n_iterations):
         posterior, shift = _posterior_tasks(grams, moments, mean, covariance, sigma2)
         contributions = posterior + shift.unsqueeze(-1) * shift.unsqueeze(-2)
         total = contributions.sum(-5) + shrinkage * start
         covariance = total / (n_tasks + shrinkage)
-        mean, uncertainty = _best_mean(grams, moments, covariance, sigma2, hyper_precision)
+        mean, uncertainty = best_mean(grams, moments, covariance, sigma2, hyper_precision)
     weights = th.ones(contributions.shape[:-2], dtype=grams.dtype, device=grams.device)
     estimate = CovarianceEstimate(covariance, contributions, weights, th.zeros_like(covariance))
     return HierarchicalFit(mean, uncertainty, estimate)
 
 
-def _best_mean(
-    grams: Tensor, moments: Tensor, covariance: Tensor, sigma2: Tensor, hyper_precision: float
-) -> tuple[Tensor, Tensor]:
-    """Return the GLS mean of all tasks and its uncertainty."""
+def best_mean(
+    grams: Float[Tensor, "... task stage block feature feature"],
+    moments: Float[Tensor, "... task stage block feature"],
+    covariance: Float[Tensor, "... stage block feature feature"],
+    sigma2: Float[Tensor, "... stage"],
+    hyper_precision: float,
+) -> tuple[
+    Float[Tensor, "... stage block feature"], Float[Tensor, "... stage block feature feature"]
+]:
+    """Return the GLS mean of all tasks and its uncertainty, see :func:`gls_mean`."""
     information, evidence = gls_information(grams, moments, covariance.unsqueeze(-5), sigma2)
     return gls_mean(information.sum(-5), evidence.sum(-4), hyper_precision)
 

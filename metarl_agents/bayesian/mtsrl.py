@@ -29,8 +29,9 @@ class MTSRL(PriorLearningMeta):
     Differs from the paper: only its abstract fixes names and rates, so constants and schedules are
     arguments with defaults of ours, and the mean is by default aggregated by generalised least
     squares (the posterior mean of the hierarchical model) where the paper averages least-squares
-    estimates (``estimator="ols"``). Arguments: :class:`PriorLearningMeta`;
-    ``prior_covariance=None`` takes ``I / prior_precision``.
+    estimates (``estimator="ols"``). Arguments: :class:`PriorLearningMeta`; where
+    ``prior_covariance`` is None, an isotropic covariance takes its place, per stage and block the
+    one under which the finished tasks are most likely.
     """
 
 

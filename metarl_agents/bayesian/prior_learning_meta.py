@@ -15,6 +15,7 @@ from metarl_agents.bayesian.argument_checks import (
 from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief
 from metarl_agents.bayesian.hierarchical import (
     CovarianceEstimate,
+    best_mean,
     expectation_maximisation,
     gate,
     gls_information,
@@ -47,7 +48,7 @@ class PriorLearningMeta(ThompsonMeta):
     :class:`ThompsonMeta`.
 
     :param prior_covariance: the known covariance of task parameters: (H, d, d) or a variance for
-        all; None stands for the algorithm's own choice
+        all; None where it is not known
     :param estimator: "ols" averages gated least-squares estimates; "gls" weighs every direction of
         every task by its information and needs no gate; "em" maximises the marginal likelihood
     :param n_exploration_tasks: K0
@@ -224,7 +225,7 @@ class PriorLearningMeta(ThompsonMeta):
         mean = self.value_model.draw(belief, None)
         moments = target_moments(statistics, mean, bootstrap=self._bootstrap, clip=self.clip_values)
         self._add("seen", self._by_replicate(statistics.gram).sum(1))
-        if self._estimator == "gls" and not self._estimates_covariance:
+        if self._estimator == "gls" and self.prior_covariance is not None:
             covariance = self._known_covariance()
             information, evidence = gls_information(statistics.gram, moments, covariance, variance)
             self._add("information", self._by_replicate(information).sum(1))
@@ -265,45 +266,55 @@ class PriorLearningMeta(ThompsonMeta):
         self._records[name] = new if old is None else th.cat([old, new], dim=1)
 
     def _prior_by_gls(self) -> tuple[Tensor, Tensor]:
-        records, variance = self._records, self.target_variance()
-        if not self._estimates_covariance:
+        records = self._records
+        if self.prior_covariance is not None:
             mean, uncertainty = gls_mean(
                 records["information"], records["evidence"], self._hyper_precision
             )
             return mean, self._widened(self._known_covariance(), uncertainty)
-        by_moments = self._covariance_by_moments()
-        covariance = self._where_gated(project_psd(by_moments.covariance))
-        information, evidence = gls_information(
-            records["grams"], records["moments"], covariance.unsqueeze(1), variance.unsqueeze(1)
-        )
-        mean, uncertainty = gls_mean(information.sum(1), evidence.sum(1), self._hyper_precision)
-        return mean, self._widened(covariance, uncertainty, by_moments)
-
-    def _prior_by_em(self) -> tuple[Tensor, Tensor]:
-        records, variance = self._records, self.target_variance()
+        estimate = None
         if not self._estimates_covariance:
-            information, evidence = gls_information(
-                records["grams"],
-                records["moments"],
-                self._known_covariance().unsqueeze(1),
-                variance.unsqueeze(1),
-            )
-            mean, uncertainty = gls_mean(information.sum(1), evidence.sum(1), self._hyper_precision)
-            return mean, self._widened(self._known_covariance(), uncertainty)
+            covariance = self._isotropic_covariance()
+        else:
+            estimate = self._covariance_by_moments()
+            covariance = self._where_gated(project_psd(estimate.covariance))
+        mean, uncertainty = self._gls_mean(covariance)
+        return mean, self._widened(covariance, uncertainty, estimate)
+
+    def _gls_mean(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the GLS mean of all finished tasks and its uncertainty."""
+        return best_mean(
+            self._records["grams"],
+            self._records["moments"],
+            covariance,
+            self.target_variance().unsqueeze(1),
+            self._hyper_precision,
+        )
+
+    def _isotropic_covariance(self) -> Tensor:
+        """Return ``tau^2 I`` of the largest evidence per stage and block, (R, H, C, m, m)."""
         scale = isotropic_variance(
-            records["grams"],
-            records["moments"],
+            self._records["grams"],
+            self._records["moments"],
             1.0 / self.prior_precision,
-            variance.unsqueeze(1),
+            self.target_variance().unsqueeze(1),
             n_iterations=self.n_em_iterations,
             hyper_precision=self._hyper_precision,
         )
         eye = th.eye(self.stage_features.block_size, dtype=scale.dtype, device=scale.device)
+        return scale[..., None, None] * eye
+
+    def _prior_by_em(self) -> tuple[Tensor, Tensor]:
+        if not self._estimates_covariance:
+            # With the covariance fixed the maximum over the mean is the GLS mean.
+            covariance = self._fixed_covariance()
+            mean, uncertainty = self._gls_mean(covariance)
+            return mean, self._widened(covariance, uncertainty)
         fit = expectation_maximisation(
-            records["grams"],
-            records["moments"],
-            scale[..., None, None] * eye,
-            variance.unsqueeze(1),
+            self._records["grams"],
+            self._records["moments"],
+            self._isotropic_covariance(),
+            self.target_variance().unsqueeze(1),
             n_iterations=self.n_em_iterations,
             shrinkage=self.shrinkage,
             hyper_precision=self._hyper_precision,
@@ -317,7 +328,7 @@ class PriorLearningMeta(ThompsonMeta):
             estimate = self._covariance_by_moments()
             covariance = self._widened(project_psd(estimate.covariance), None, estimate)
         else:
-            covariance = self._known_covariance().expand(*mean.shape, mean.shape[-1])
+            covariance = self._fixed_covariance()
         enough = (passed.sum(1) >= 2).unsqueeze(-1)
         return th.where(enough, mean, 0.0), self._where_gated(covariance)
 
@@ -339,15 +350,19 @@ class PriorLearningMeta(ThompsonMeta):
             return {}
         return {"gate_pass_rate": float(self._passed().double().mean())}
 
+    def _fixed_covariance(self) -> Tensor:
+        """Return the covariance that is not learned, shape (R, H, C, m, m)."""
+        if self.prior_covariance is None:
+            return self._isotropic_covariance()
+        known = self._known_covariance()
+        return known.expand(self.n_replicates, *known.shape)
+
     def _known_covariance(self) -> Tensor:
-        """Return the known covariance, shape (H, C, m, m)."""
-        shape = self.stage_features.shape
-        given = (
-            1.0 / self.prior_precision if self.prior_covariance is None else self.prior_covariance
+        """Return the given covariance, shape (H, C, m, m)."""
+        checked = checked_covariance(
+            "prior_covariance", self.prior_covariance, self.stage_features.shape
         )
-        return th.as_tensor(
-            checked_covariance("prior_covariance", given, shape), device=self.device
-        )
+        return th.as_tensor(checked, device=self.device)
 
     def _widened(
         self,

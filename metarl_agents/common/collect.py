@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.policies import ActingPolicies
 from metarl_agents.common.recorder import EpisodeRecorder
+from metarl_agents.common.vec_env import TaskVecEnv
 
 StepHook = Callable[[int, list[dict[str, Any]], np.ndarray], bool]
 """`(n_new_steps, infos, dones) -> bool`, called after every step; False stops the collection."""
@@ -139,7 +140,7 @@ def pinned_tasks(venv: VecEnv, tasks: Sequence[Any]) -> Iterator[None]:
 def _on_tasks(venv: VecEnv, tasks: Sequence[Any] | None, n_episodes: int) -> Iterator[None]:
     if tasks is None or all(task is None for task in tasks):
         yield
-    elif n_episodes == 1 and getattr(venv.unwrapped, "takes_task_options", True):
+    elif n_episodes == 1 and _takes_task_options(venv):
         # For one episode the reset's option is enough, and no pin has to be put back.
         _check_tasks(venv, tasks)
         venv.set_options([{} if task is None else {"task": task} for task in tasks])
@@ -147,6 +148,10 @@ def _on_tasks(venv: VecEnv, tasks: Sequence[Any] | None, n_episodes: int) -> Ite
     else:
         with pinned_tasks(venv, tasks):
             yield
+
+
+def _takes_task_options(venv: VecEnv) -> bool:
+    return not isinstance(venv.unwrapped, TaskVecEnv) or venv.unwrapped.takes_task_options
 
 
 def _check_tasks(venv: VecEnv, tasks: Sequence[Any]) -> None:
@@ -158,6 +163,9 @@ def _check_tasks(venv: VecEnv, tasks: Sequence[Any]) -> None:
 
 
 def _pin(venv: VecEnv, tasks: Sequence[Any]) -> None:
+    if isinstance(venv.unwrapped, TaskVecEnv):
+        venv.unwrapped.set_tasks(tasks)
+        return
     for index, task in enumerate(tasks):
         venv.env_method("set_task", task, indices=[index])
 

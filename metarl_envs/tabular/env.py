@@ -196,6 +196,11 @@ class TabularEnv(gym.Env[Any, Any]):
         """The task of the running episode; before the first reset, the pinned one."""
         return self._tasks.get_task()
 
+    @property
+    def pinned_task(self) -> Task | None:
+        """The task that `set_task` pinned, None where none is."""
+        return self._tasks.pinned
+
     def action_masks(self, observations: Array | None = None) -> BoolArray:
         """Which actions are allowed, (..., A); without an argument in the current state, (A,).
 

@@ -180,6 +180,11 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         return [stream.get_task() for stream in self._streams]
 
+    @property
+    def pinned_tasks(self) -> list[Task | None]:
+        """The tasks that `set_tasks` pinned, None for each sub-environment where none is."""
+        return [stream.pinned for stream in self._streams]
+
     def action_masks(self, observations: Array | None = None) -> BoolArray:
         """Which actions are allowed, (..., A); without an argument in the current states, (B, A).
 

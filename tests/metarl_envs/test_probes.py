@@ -107,7 +107,7 @@ def test_which_arm_draws_every_arm_equally_often():
 
 
 def test_the_best_gaussian_arm_earns_its_mean():
-    env = GaussianBanditVector(4000, n_arms=3, noise_std=0.7)
+    env = GaussianBanditVector(2000, n_arms=3, noise_std=0.7)
     task = GaussianBanditTask((0.2, 1.3, -0.4))
     single = GaussianBandit(n_arms=3, noise_std=0.7)
     assert single.optimal_return(task) == 1.3
@@ -115,7 +115,7 @@ def test_the_best_gaussian_arm_earns_its_mean():
     for arm, mean in enumerate(task.means):
         samples = returns_of_batch(env, task, lambda o, arm=arm: np.full(len(o), arm))
         assert_mean_is(samples, mean)
-        assert samples.std() == pytest.approx(0.7, abs=4 * 0.7 / np.sqrt(2 * 4000))
+        assert samples.std() == pytest.approx(0.7, abs=4 * 0.7 / np.sqrt(2 * 2000))
 
 
 def test_gaussian_bandit_tasks_have_the_prior_of_q_prior():
@@ -153,7 +153,7 @@ def test_stage_observations_of_a_chain_are_those_that_play_reaches():
 
 
 def test_policy_returns_of_a_chain_equal_monte_carlo():
-    n = 4000
+    n = 2000
     env = ChainVector(n, n_stages=3)
     rng = np.random.default_rng(3)
     policy = [rng.dirichlet([1, 1], len(env.stage_observations(stage))) for stage in range(3)]
@@ -294,7 +294,7 @@ def test_no_control_is_better_than_the_riccati_control_at_any_state():
 
 
 def test_the_linear_quadratic_optimum_is_what_its_policy_earns():
-    n = 4000
+    n = 2000
     env = LinearQuadraticVector(n)
     for task in env.sample_tasks(2, seed=7):
         gains = env.family.riccati(task)[0]

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch as th
 from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -29,6 +31,7 @@ from metarl_agents.common.checkpoint.arguments import (
     constructor_parameters,
 )
 from metarl_agents.common.checkpoint.codec import (
+    Arrays,
     decode,
     decode_space,
     encode,
@@ -52,6 +55,7 @@ __all__ = [
 ]
 
 FORMAT, FORMAT_VERSION = "metarl-baselines agent", 1
+LEARNED, ARGUMENT = "learned/", "argument/"
 LIBRARIES = ("metarl-baselines", "gymnasium", "numpy", "stable-baselines3", "torch")
 
 
@@ -104,13 +108,17 @@ def save_checkpoint(
     :param unsaved: names of arguments that were given but cannot be stored
     :param records: further values, JSON as they are
     """
-    packed = save_tensors({name: _packed(tensor) for name, tensor in tensors.items()})
+    arrays: Arrays = {}
+    encoded = {name: encode(value, arrays) for name, value in arguments.items()}
+    learned = {f"{LEARNED}{name}": _packed(tensor) for name, tensor in tensors.items()}
+    given = {f"{ARGUMENT}{name}": _tensor(array) for name, array in arrays.items()}
+    packed = save_tensors({**learned, **given})
     members = {TENSORS: packed, NOTICE: notice(class_name)}
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "class": class_name,
-        "arguments": {name: encode(value) for name, value in arguments.items()},
+        "arguments": encoded,
         "unsaved": sorted(unsaved or []),
         "spaces": {name: encode_space(space) for name, space in spaces.items()},
         "generators": {name: dict(state) for name, state in generators.items()},
@@ -172,6 +180,11 @@ def _packed(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
+def _tensor(array: np.ndarray) -> Tensor:
+    # A copy in native byte order, since torch looks at no other and warns of read-only arrays.
+    return th.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+
+
 def _check_manifest(manifest: Any, members: dict[str, bytes]) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"its manifest is not of the format {FORMAT!r}")
@@ -191,17 +204,23 @@ def _checkpoint(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpo
         raise ValueError(f"its counters {counters} must be non-negative integers")
     for state in manifest["generators"].values():
         restored_generator(state)
+    arrays = {name: tensor.numpy() for name, tensor in _named(tensors, ARGUMENT).items()}
     return Checkpoint(
         class_name=manifest["class"],
-        arguments={name: decode(value) for name, value in manifest["arguments"].items()},
+        arguments={name: decode(value, arrays) for name, value in manifest["arguments"].items()},
         unsaved=list(manifest["unsaved"]),
         spaces={name: decode_space(value) for name, value in manifest["spaces"].items()},
-        tensors=tensors,
+        tensors=_named(tensors, LEARNED),
         generators=manifest["generators"],
         counters=counters,
         records=dict(manifest["records"]),
         versions=dict(manifest["versions"]),
     )
+
+
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    found = {name: t for name, t in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -65,7 +65,7 @@ def check_arguments(agent: Any) -> None:
     """
     for name, value in constructor_arguments(agent).saved.items():
         try:
-            encode(value)
+            encode(value, {})
         except ValueError as error:
             raise ValueError(f"{type(agent).__name__}({name}=...): {error}") from error
 

@@ -11,16 +11,18 @@ from gymnasium import spaces
 from metarl_agents.common.checkpoint.named_callables import callable_name, named_callable
 
 Json = Any
+Arrays = dict[str, np.ndarray]
 _ARRAY_KINDS = "biuf"
 
 
-def encode(value: Any) -> Json:
+def encode(value: Any, arrays: Arrays | None = None) -> Json:
     """A constructor argument as JSON; `ValueError` where its type cannot be stored.
 
     Lists and plain scalars stand for themselves; all else is an object with one key, its kind.
 
     :param value: None, bool, int, float, str, list, tuple, dict with str keys, array, path, or a
         callable from the registry, nested at will
+    :param arrays: takes the arrays, which then stand in JSON by name only; None writes them out
     """
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -31,13 +33,13 @@ def encode(value: Any) -> Json:
     if isinstance(value, (float, np.floating)):
         return _encode_float(float(value))
     if isinstance(value, list):
-        return [encode(item) for item in value]
+        return [encode(item, arrays) for item in value]
     if isinstance(value, tuple):
-        return {"tuple": [encode(item) for item in value]}
+        return {"tuple": [encode(item, arrays) for item in value]}
     if isinstance(value, Mapping):
-        return {"dict": _encode_mapping(value)}
+        return {"dict": _encode_mapping(value, arrays)}
     if isinstance(value, np.ndarray):
-        return {"array": _encode_array(value)}
+        return {"array": _encode_array(value, arrays)}
     if isinstance(value, Path):
         return {"path": str(value)}
     if callable(value):
@@ -48,21 +50,22 @@ def encode(value: Any) -> Json:
     )
 
 
-def decode(value: Json) -> Any:
+def decode(value: Json, arrays: Arrays | None = None) -> Any:
     """The value that `encode` made JSON of.
 
     :param value: parsed JSON
+    :param arrays: those that `encode` put aside
     """
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [decode(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
     kind, content = _only_item(value)
     decoders: dict[str, Callable[[Any], Any]] = {
         "float": float,
-        "tuple": lambda items: tuple(decode(item) for item in items),
-        "dict": lambda items: {key: decode(item) for key, item in items.items()},
-        "array": _decode_array,
+        "tuple": lambda items: tuple(decode(item, arrays) for item in items),
+        "dict": lambda items: {key: decode(item, arrays) for key, item in items.items()},
+        "array": lambda item: _decode_array(item, arrays),
         "path": Path,
         "callable": named_callable,
     }
@@ -141,11 +144,11 @@ def _only_item(value: Json) -> tuple[str, Any]:
     return next(iter(value.items()))
 
 
-def _encode_mapping(value: Mapping[Any, Any]) -> dict[str, Json]:
+def _encode_mapping(value: Mapping[Any, Any], arrays: Arrays | None) -> dict[str, Json]:
     for key in value:
         if not isinstance(key, str):
             raise ValueError(f"{key!r} is a key of a dict that is to be stored: keys must be str")
-    return {key: encode(item) for key, item in value.items()}
+    return {key: encode(item, arrays) for key, item in value.items()}
 
 
 def _encode_float(value: float) -> Json:
@@ -153,14 +156,20 @@ def _encode_float(value: float) -> Json:
     return value if math.isfinite(value) else {"float": repr(value)}
 
 
-def _encode_array(array: np.ndarray) -> Json:
+def _encode_array(array: np.ndarray, arrays: Arrays | None = None) -> Json:
     if array.dtype.kind not in _ARRAY_KINDS or array.dtype.itemsize > 8:
         raise ValueError(f"arrays of dtype {array.dtype} cannot be stored: use numbers or booleans")
+    if arrays is not None:
+        name = f"array_{len(arrays)}"
+        arrays[name] = array
+        return name
     flat = [_encode_float(x) if isinstance(x, float) else x for x in array.ravel().tolist()]
     return {"dtype": array.dtype.name, "shape": list(array.shape), "values": flat}
 
 
-def _decode_array(value: Json) -> np.ndarray:
+def _decode_array(value: Json, arrays: Arrays | None = None) -> np.ndarray:
+    if isinstance(value, str):
+        return (arrays or {})[value]
     dtype = np.dtype(str(value["dtype"]))
     if dtype.kind not in _ARRAY_KINDS:
         raise ValueError(f"{dtype} is no dtype that arrays are stored in")

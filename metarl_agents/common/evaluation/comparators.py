@@ -139,13 +139,12 @@ class _TrainedInTask:
 
 
 class FineTuned(_TrainedInTask):
-    """A copy of a trained SB3 model that goes on training in each task; the model itself never
-    changes.
+    """A copy of a trained SB3 model goes on training in each task; the model never changes.
 
     Training goes on as SB3's `learn(reset_num_timesteps=False)` would: optimiser state, step
-    counter and schedules are kept, the replay buffer starts empty. Rollouts and gradient steps
-    run across adaptation steps as they come, so a rollout of PPO (`model_kwargs={"n_steps": 30}`)
-    may be longer than one of them.
+    counter and schedules are kept, the replay buffer starts empty. Rollouts and gradient steps run
+    across adaptation steps as they come, so a rollout of PPO (`model_kwargs={"n_steps": 30}`) may
+    be longer than one of them.
 
     :param model: a trained SB3 model
     :param n_steps: env steps of training per adaptation step; None means as many as the

@@ -115,8 +115,7 @@ def env_name(env: EvaluationEnv) -> str:
 
 
 def episode_steps(env: gym.Env[Any, Any]) -> tuple[int | None, bool]:
-    """The largest number of steps of an episode (None if unknown), and whether every episode has
-    that many.
+    """The greatest length of an episode (None: unknown), and whether all have it.
 
     :param env: a single env
     """

@@ -65,8 +65,9 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode; where an adaptation step begins with it, from the seed that every
-        learner meets there.
+        """Starts an episode.
+
+        Where an adaptation step begins with it, it starts from the seed that every learner meets.
 
         :param seed: not used: learners seed the env with their own seed
         :param options: handed on

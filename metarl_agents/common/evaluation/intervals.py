@@ -1,4 +1,7 @@
-"""Interquartile means and bootstrap intervals of scores over seeds and tasks."""
+"""Interquartile means and bootstrap intervals of scores over seeds and tasks.
+
+Shapes: R seeds, M tasks, C columns.
+"""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -26,9 +29,7 @@ class Interval(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A point estimate and the bounds of its bootstrap interval after 0, 1, ..., K adaptations;
-    each (K+1,).
-    """
+    """Estimates after 0, 1, ..., K adaptations and their bootstrap bounds, each (K+1,)."""
 
     estimate: Floats
     low: Floats
@@ -36,10 +37,10 @@ class Curve(NamedTuple):
 
 
 def interquartile_mean(scores: Floats, axis: int = -1) -> Floats:
-    """Mean of the middle half of the scores along ``axis`` (Agarwal et al. 2021,
-    https://arxiv.org/abs/2108.13264).
+    """Mean of the middle half of the scores along `axis`.
 
-    A quarter of the values, rounded down, is cut at either end.
+    A quarter of the values, rounded down, is cut at either end (Agarwal et al. 2021,
+    https://arxiv.org/abs/2108.13264).
 
     :param scores: Array of any shape
     :param axis: The axis to reduce
@@ -50,7 +51,7 @@ def interquartile_mean(scores: Floats, axis: int = -1) -> Floats:
 def named_statistic(name: StatisticName) -> Callable[[Floats], Floats]:
     """The function that reduces the last axis: the interquartile mean or the plain mean.
 
-    :param name: ``"iqm"`` or ``"mean"``
+    :param name: `"iqm"` or `"mean"`
     """
     if name == "iqm":
         return interquartile_mean
@@ -66,8 +67,7 @@ def bootstrap_curve(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Curve:
-    """Percentile bootstrap intervals of a statistic of paired scores (R, M, C): R seeds, M tasks,
-    C columns.
+    """Percentile bootstrap intervals of a statistic of paired scores (R, M, C).
 
     With several seeds the resampling is stratified: the seeds of every task are drawn anew within
     that task, as in Agarwal et al. (2021). With one seed there is nothing to draw within a task,
@@ -77,7 +77,7 @@ def bootstrap_curve(
     The percentile method is used rather than BCa: its bounds stay defined where the resampled
     statistic is constant.
 
-    :param statistic: Maps arrays (C, ..., R*M), one for each of ``scores``, to (C, ...)
+    :param statistic: Maps arrays (C, ..., R*M), one for each of `scores`, to (C, ...)
     :param scores: Arrays of one shape (R, M, C)
     :param confidence_level: Probability covered by the interval
     :param n_resamples: Number of bootstrap resamples
@@ -132,9 +132,9 @@ def bootstrap_interval(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The interval of one column: :func:`bootstrap_curve` for scores (R, M).
+    """The interval of one column: `bootstrap_curve` for scores (R, M).
 
-    :param statistic: Maps arrays (1, ..., R*M), one for each of ``scores``, to (1, ...)
+    :param statistic: Maps arrays (1, ..., R*M), one for each of `scores`, to (1, ...)
     :param scores: Arrays of one shape (R, M)
     :param confidence_level: Probability covered by the interval
     :param n_resamples: Number of bootstrap resamples

@@ -176,8 +176,9 @@ def _evaluate_batched(
 
 
 def _chunks(n_tasks: int, n_envs: int) -> Iterator[np.ndarray]:
-    """Rows of the tasks played at once; the last chunk repeats a row to fill up the
-    sub-environments.
+    """Rows of the tasks played at once.
+
+    The last chunk repeats a row to fill up the sub-environments.
     """
     for start in range(0, n_tasks, n_envs):
         yield np.minimum(np.arange(start, start + n_envs), n_tasks - 1)

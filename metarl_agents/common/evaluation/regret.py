@@ -12,8 +12,9 @@ from metarl_agents.common.evaluation.intervals import Floats
 
 
 class ExactValues:
-    """The exact values that an env can compute (`metarl_envs.core.ExactEnv`), asked through a
-    `VecEnv`.
+    """The exact values that an env can compute, asked through a `VecEnv`.
+
+    See `metarl_envs.core.ExactEnv`.
 
     :param venv: the env
     """
@@ -38,8 +39,7 @@ class ExactValues:
     def policy_returns(
         self, tasks: Sequence[Any], policies: Any, deterministic: bool
     ) -> Floats | None:
-        """The expected return of each task's policy, (M,), or None where env or policy do not
-        allow it.
+        """The expected return of each task's policy, (M,), or None where it cannot be known.
 
         :param tasks: M tasks
         :param policies: the policies of these tasks

@@ -53,7 +53,7 @@ class AdaptationResult(ScoreStatistics):
     """What a learner earned on M held-out tasks before and after each of K adaptations.
 
     Intervals of a single result are over its tasks. For intervals over training seeds, stratified
-    by task, combine the results of several seeds with :meth:`from_seeds`.
+    by task, combine the results of several seeds with `from_seeds`.
 
     :param learner: name of the learner
     :param env_id: id of the env
@@ -140,9 +140,7 @@ class AdaptationResult(ScoreStatistics):
         return SeedAggregate(tuple(results))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, from which :meth:`from_dict` restores an equal
-        result.
-        """
+        """Plain numbers, lists and strings; `from_dict` restores an equal result."""
         plain: dict[str, Any] = {"format": _FORMAT}
         for entry in fields(self):
             value = getattr(self, entry.name)
@@ -153,7 +151,7 @@ class AdaptationResult(ScoreStatistics):
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "AdaptationResult":
-        """Restores what :meth:`to_dict` gave.
+        """Restores what `to_dict` gave.
 
         :param plain: such a dict
         """
@@ -241,8 +239,9 @@ class AdaptationResult(ScoreStatistics):
 
 @dataclass(frozen=True)
 class SeedAggregate(ScoreStatistics):
-    """Evaluations of one learner trained with several seeds, on the same tasks; its intervals are
-    stratified by task.
+    """Evaluations of one learner trained with several seeds, on the same tasks.
+
+    Its intervals are stratified by task.
 
     :param results: one evaluation per seed
     """

@@ -103,9 +103,7 @@ class SB3Policies:
 
     @property
     def action_probabilities(self) -> Any:
-        """(S, A) probabilities as a function of (S, ...) observations, for models with discrete
-        actions and no memory.
-        """
+        """A function from observations (S, ...) to (S, A), for discrete actions without memory."""
         if not self._is_discrete():
             raise AttributeError(f"{type(self.model).__name__} has no action probabilities here")
 
@@ -178,7 +176,7 @@ class SB3Policies:
 
 
 def _one_hot(actions: np.ndarray, n_actions: int) -> Floats:
-    return np.eye(n_actions)[np.asarray(actions).reshape(-1)]
+    return np.asarray(np.eye(n_actions)[np.asarray(actions).reshape(-1)])
 
 
 def _sampled(probabilities: Floats, rngs: Sequence[np.random.Generator]) -> np.ndarray:

@@ -56,8 +56,7 @@ class ScoreStatistics(ABC):
         return np.stack([_task_scores(run, metric) for run in self.runs])
 
     def curve_scores(self, quantity: Quantity = "return") -> Floats:
-        """Mean episode return, or expected regret of an episode, after 0..K adaptations, (R, M,
-        K+1).
+        """Mean return or expected regret of an episode, after 0..K adaptations, (R, M, K+1).
 
         :param quantity: `"return"` or `"regret"`
         """
@@ -69,16 +68,14 @@ class ScoreStatistics(ABC):
 
     @property
     def total_regret(self) -> Floats:
-        """Expected regret summed over the adaptation episodes of each task, averaged over seeds,
-        (M,).
-        """
+        """Regret summed over each task's adaptation episodes, mean over seeds, (M,)."""
         return np.asarray(self.scores("total_regret").mean(axis=0))
 
     def iqm(self, metric: Metric = "final_return", **bootstrap: Any) -> Interval:
         """Interquartile mean over seeds and tasks with its 95 % stratified bootstrap interval.
 
         :param metric: what to average
-        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of :func:`bootstrap_interval`
+        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of `bootstrap_interval`
         """
         return bootstrap_interval(named_statistic("iqm"), self.scores(metric), **bootstrap)
 
@@ -86,7 +83,7 @@ class ScoreStatistics(ABC):
         """Mean over seeds and tasks with its 95 % stratified bootstrap interval.
 
         :param metric: what to average
-        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of :func:`bootstrap_interval`
+        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of `bootstrap_interval`
         """
         return bootstrap_interval(named_statistic("mean"), self.scores(metric), **bootstrap)
 
@@ -97,20 +94,21 @@ class ScoreStatistics(ABC):
 
         :param quantity: `"return"` or `"regret"`
         :param statistic: `"iqm"` or `"mean"` over seeds and tasks
-        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of :func:`bootstrap_curve`
+        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of `bootstrap_curve`
         """
         return bootstrap_curve(named_statistic(statistic), self.curve_scores(quantity), **bootstrap)
 
     def paired_difference(
         self, other: "ScoreStatistics", metric: Metric | None = None, **bootstrap: Any
     ) -> Interval:
-        """Mean of this minus the other, task by task, with its 95 % interval: tasks (or seeds)
-        are resampled jointly.
+        """Mean of this minus the other, task by task, with its 95 % interval.
+
+        Tasks (or seeds, where there are several) are resampled jointly.
 
         :param other: evaluation of another learner on the same tasks, with the same seeds
         :param metric: what to compare; None means `total_regret` where both have it, else
             `final_return`
-        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of :func:`bootstrap_interval`
+        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of `bootstrap_interval`
         """
         mine, theirs = self._paired_scores(other, metric)
         return bootstrap_interval(named_statistic("mean"), mine - theirs, **bootstrap)
@@ -118,13 +116,14 @@ class ScoreStatistics(ABC):
     def ratio(
         self, other: "ScoreStatistics", metric: Metric | None = None, **bootstrap: Any
     ) -> Interval:
-        """Mean of this over mean of the other with its 95 % interval: tasks (or seeds) are
-        resampled jointly.
+        """Mean of this over mean of the other, with its 95 % interval.
+
+        Tasks (or seeds, where there are several) are resampled jointly.
 
         :param other: evaluation of another learner on the same tasks, with the same seeds
         :param metric: what to compare; None means `total_regret` where both have it, else
             `final_return`
-        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of :func:`bootstrap_interval`
+        :param bootstrap: `confidence_level`, `n_resamples`, `seed` of `bootstrap_interval`
         """
         mine, theirs = self._paired_scores(other, metric)
         return bootstrap_interval(_ratio_of_means, mine, theirs, **bootstrap)

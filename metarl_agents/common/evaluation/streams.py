@@ -86,8 +86,7 @@ def task_streams(tasks: Sequence[Any], seed: int) -> list[TaskStreams]:
 
 @contextmanager
 def scoped_global_rng(seed: int | None = None) -> Iterator[None]:
-    """Restores the global generators of `random`, NumPy and torch at the end, and seeds them at
-    the start if asked.
+    """Restores the global generators of `random`, NumPy and torch at the end.
 
     Agents of Stable-Baselines3 draw from the global generators; an evaluation in the middle of
     training must not move them.

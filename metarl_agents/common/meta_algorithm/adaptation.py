@@ -28,7 +28,9 @@ def adapted_policy(
         raise ValueError(f"env has {venv.num_envs} sub-environments: adapt_to takes one at a time")
     agent._check_spaces(venv)
     rng = np.random.default_rng(seed)
-    tasks = [task_of(venv, seed=draw_seed(rng)) if task is None else task]
+    # Drawn in any case, so that handing over the task that the env is on changes nothing.
+    first_seed = draw_seed(rng)
+    tasks = [task_of(venv, seed=first_seed) if task is None else task]
     policy = agent.initial_policy(rng=rng)
     for _ in range(n_episodes):
         policies = stack_policies([policy])

@@ -415,6 +415,14 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         """
         training.dump_logs(self, iteration)
 
+    def _get_policy_from_name(self, policy_name: str) -> type[Any]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(
+                f"policy={policy_name!r} is unknown to {type(self).__name__}: use one of "
+                f"{sorted(self.policy_aliases)}"
+            )
+        return self.policy_aliases[policy_name]
+
     def _check_spaces(self, venv: VecEnv) -> None:
         check_for_correct_spaces(venv, self.observation_space, self.action_space)
 

@@ -21,6 +21,7 @@ from metarl_agents.common.testing.subject import (
 
 N_PROBE_TASKS = 48
 N_SCORED_EPISODES = 4
+N_REPETITIONS = 12
 STANDARD_ERRORS = 3.0
 
 
@@ -38,20 +39,23 @@ def initial_policy_follows_its_generator(subject: Subject) -> None:
 
 def adapt_is_pure(subject: Subject) -> None:
     """It changes neither the policy, nor the episodes, nor the agent, nor a global generator."""
-    agent, before, globals_before = subject.trained, state_of(subject.trained), None
+    agent, before = subject.trained, state_of(subject.trained)
     policy = agent.initial_policy(rng=np.random.default_rng(1))
     episodes = _episodes(subject, policy)
     copy = EpisodeBatch._make(None if field is None else field.clone() for field in episodes)
     observations = _seen(subject)
     actions = actions_of(policy, observations)
     globals_before = global_random_state()
-    agent.adapt(policy, episodes, rng=np.random.default_rng(2))
+    for i in range(N_REPETITIONS):
+        agent.adapt(policy, episodes, rng=np.random.default_rng([2, i]))
+        # A change may show in no action by chance, but not every time.
+        same = np.array_equal(actions, actions_of(policy, observations))
+        require(same, "adapt changes the policy that it is given")
     require(globals_before == global_random_state(), "adapt draws from a global generator")
     require(
         all(_equal(ours, theirs) for ours, theirs in zip(copy, episodes, strict=True)),
         "adapt changes the episodes that it is given",
     )
-    require(np.array_equal(actions, actions_of(policy, observations)), "adapt changes its policy")
     require_same(before, state_of(agent), "the agent before and after adapt()")
 
 
@@ -73,7 +77,7 @@ def adapt_follows_its_generator(subject: Subject) -> None:
 
 def batched_adaptation_equals_single(subject: Subject) -> None:
     """`initial_policies` and `adapt_tasks` do for M tasks what the single verbs do for each."""
-    agent, observations, n_tasks = subject.trained, _seen(subject), 3
+    agent, observations, n_tasks = subject.trained, _seen(subject), 6
     venv = subject.vec_env(n_tasks)
     policies = agent.initial_policies(_generators(n_tasks))
     singles = [agent.initial_policy(rng=rng) for rng in _generators(n_tasks)]
@@ -174,7 +178,7 @@ def _seen(subject: Subject) -> np.ndarray:
     venv.seed(19)
     venv.action_space.seed(19)
     rows = [np.array(venv.reset())]
-    for _ in range(24):
+    for _ in range(15):
         masks = venv.env_method("action_masks") if venv.has_attr("action_masks") else [None]
         action = venv.action_space.sample(None if masks[0] is None else _mask(masks[0]))
         rows.append(np.array(venv.step(np.array([action]))[0]))

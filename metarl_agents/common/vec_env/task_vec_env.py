@@ -131,6 +131,12 @@ class TaskVecEnv(VecEnv):
             return [envs[i].get_wrapper_attr(attr_name) for i in rows]
         if attr_name in ("set_task", "get_task", "action_masks") and self._translates(attr_name):
             return [partial(self._call_one, attr_name, i) for i in rows]
+        if attr_name == "pinned_task":
+            pinned = _attribute(self.vector_env, "pinned_tasks")
+            return [pinned[i] for i in rows]
+        if attr_name == "pinned_task" and hasattr(self.vector_env.unwrapped, "pinned_tasks"):
+            pinned = self.vector_env.unwrapped.pinned_tasks
+            return [pinned[i] for i in rows]
         return [_attribute(self.vector_env, attr_name)] * len(rows)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -176,6 +182,17 @@ class TaskVecEnv(VecEnv):
             return self._call_batched(method_name, rows, *method_args, **method_kwargs)
         result = _attribute(self.vector_env, method_name)(*method_args, **method_kwargs)
         return [result] * len(rows)
+
+    def set_tasks(self, tasks: Sequence[Any]) -> None:
+        """Pins one task (or None) per sub-environment, in one call where the env has one.
+
+        :param tasks: one per sub-environment
+        """
+        if self._sub_envs() is None and self._translates("set_task"):
+            _attribute(self.vector_env, "set_tasks")(list(tasks))
+            return
+        for i, task in enumerate(tasks):
+            self.env_method("set_task", task, indices=[i])
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

@@ -221,6 +221,22 @@ def test_arrays_survive_json(dtype):
     assert restored.tobytes() == special.tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint16, np.bool_, ">f8"])
+def test_arrays_in_arguments_are_stored_as_tensors(tmp_path, dtype):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    array.flags.writeable = False
+    arguments = {"prior": array, "nested": {"a": [np.array(1.5), (array[:, ::2],)]}}
+    path = save(tmp_path / "a.zip", arguments=arguments)
+    loaded = load_checkpoint(path)
+    assert loaded.tensors.keys() == {"w", "n"}
+    assert np.array_equal(loaded.arguments["prior"], array)
+    assert loaded.arguments["prior"].dtype == array.dtype.newbyteorder("=")
+    assert np.array_equal(loaded.arguments["nested"]["a"][1][0], array[:, ::2])
+    assert loaded.arguments["nested"]["a"][0].shape == ()
+    with zipfile.ZipFile(path) as archive:
+        assert b"values" not in archive.read(MANIFEST).split(b'"spaces"')[0]
+
+
 def test_numpy_scalars_become_numbers():
     assert encode(np.int64(3)) == 3
     assert encode(np.float32(0.1)) == float(np.float32(0.1))

@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks, task_of
 from metarl_agents.common.policies import PolicyList
-from metarl_agents.common.vec_env import make_task_vec_env
+from metarl_agents.common.vec_env import TaskVecEnv, make_task_vec_env
+from metarl_envs.core import task_id
 from tests.metarl_agents.common.tiny import ArmEnv, ArmTask, RaggedArmEnv
 
 
@@ -171,6 +173,30 @@ def test_other_processes_give_the_same_episodes():
         venv.close()
     ours = collect_episodes(arms(2, RaggedArmEnv), always(0, 1), 2, seed=1, tasks=tasks)
     assert all(th.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("n_episodes", [1, 2])
+@pytest.mark.parametrize("kind", ["batched", "sync", "dummy"])
+def test_every_kind_of_vector_env_plays_the_tasks(kind, n_episodes):
+    env_id = "metarl/RecommendationSmall-v0"
+    if kind == "batched":
+        venv = make_task_vec_env(env_id, 2)
+    elif kind == "sync":
+        mode = AutoresetMode.SAME_STEP
+        venv = TaskVecEnv(SyncVectorEnv([lambda: gym.make(env_id)] * 2, autoreset_mode=mode))
+    else:
+        venv = DummyVecEnv([lambda: gym.make(env_id)] * 2)
+    tasks = sample_tasks(venv, 2, seed=1)
+    seen = []
+
+    def hook(n, infos, dones):
+        seen.append([info["task_id"] for info in infos])
+        return True
+
+    collect_episodes(venv, always(0, 1), n_episodes, seed=3, tasks=tasks, on_step=hook)
+    assert seen == [[task_id(task) for task in tasks]] * (3 * n_episodes)
+    venv.reset()
+    assert not set(venv.env_method("get_task")) & set(tasks)
 
 
 @pytest.mark.parametrize("n_episodes", [1, 2])

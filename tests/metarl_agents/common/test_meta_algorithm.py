@@ -48,7 +48,7 @@ def test_learn_stops_at_the_end_of_a_meta_iteration_and_counts_all_steps():
 
 
 def test_learn_learns_the_mean_over_tasks():
-    learner = agent(n_envs=8, n_episodes_per_task=4).learn(20_000)
+    learner = agent(n_envs=8, n_episodes_per_task=4).learn(4_000)
     # Thompson sampling pulls the better arms more often; the order of the means is what counts.
     means = (learner.sums / learner.pulls).numpy()
     assert np.argmax(means) == 1
@@ -467,6 +467,11 @@ def test_statistics_of_the_log_are_restored(tmp_path):
     ours = [info["r"] for info in learner.ep_info_buffer]
     assert len(ours) == 6
     assert [info["r"] for info in loaded.ep_info_buffer] == ours
+
+
+def test_unknown_policy_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown to ArmMeta: use one of \['ArmPolicy'\]"):
+        ArmMeta("MlpPolicy", ArmEnv())
 
 
 def test_base_class_cannot_be_made():
