@@ -200,10 +200,9 @@ def _learner(name: str, seed: int, config: CompareConfig) -> Any:
 def _same_env(name: str, config: CompareConfig) -> Any:
     agent, record = load_run(Path(name))
     kwargs = parse_key_values(config.env_kwargs, option="env-kwargs")
-    if (record["env"], record["env_kwargs"]) != (config.env, kwargs):
-        raise ValueError(
-            f"{name} was trained on {record['env']} {record['env_kwargs']}, not on {config.env} {kwargs}"
-        )
+    trained_on = record["env"], record["env_kwargs"]
+    if trained_on != (config.env, kwargs):
+        raise ValueError(f"{name} was trained on {trained_on}, not on {(config.env, kwargs)}")
     return agent
 
 

@@ -255,7 +255,7 @@ def check_arguments(arguments: Mapping[str, Any], constructor: type, *, where: s
     :param where: what to name in the error
     """
     signature = inspect.signature(constructor)
-    names = [name for name in signature.parameters if name not in ("policy", "env")]
+    names = [n for n in signature.parameters if n not in ("policy", "env") and n[0] != "_"]
     unknown = sorted(set(arguments) - set(names))
     if unknown:
         raise ValueError(

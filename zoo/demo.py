@@ -348,13 +348,12 @@ def _introduction(lab: Lab) -> str:
     env = lab.make_env()
     best, myopic = env.optimal_returns(lab.tasks).mean(), env.myopic_returns(lab.tasks).mean()
     config = lab.config
-    return (
-        f"{lab.env_id} {lab.env_kwargs}\n"
-        "A task is a segment of customers with tastes of its own. An episode is one customer, who is "
-        f"recommended {env.n_stages} of\n{env.action_space.n} products, one after the other, and likes "
-        "some of them; what was liked changes what will be liked.\n"
-        f"In the {config.n_test_tasks} held-out segments the best policies earn {best:.2f} likes per "
-        f"customer, those that look only one product ahead {myopic:.2f}.\n"
-        "Regret is the number of likes lost against the best policy of the segment, computed "
-        f"exactly, over {config.n_episodes} customers.\n"
-    )
+    return f"""\
+{lab.env_id} {lab.env_kwargs}
+A task is a segment of customers with tastes of its own. An episode is one customer, who is
+recommended {env.n_stages} of {env.action_space.n} products, one after the other, and likes some of
+them; what was liked changes what will be liked. In the {config.n_test_tasks} held-out segments the
+best policies earn {best:.2f} likes per customer, those that look one product ahead only {myopic:.2f}.
+Regret is the number of likes lost against the best policy of the segment, computed exactly, over
+{config.n_episodes} customers.
+"""

@@ -274,8 +274,8 @@ def comparator_learner(
     :param callback: an SB3 callback
     """
     comparator, settings = COMPARATORS[algo], settings or load_settings(algo, env_id)
-    check_arguments(settings.arguments, comparator.agent, where=f"{algo} on {env_id}")
     if comparator.role is FromScratch:
+        check_arguments(settings.arguments, comparator.agent, where=f"{algo} on {env_id}")
         arguments = {"policy": settings.policy or "MlpPolicy", **settings.arguments}
         return FromScratch(comparator.agent, model_kwargs=arguments, name=algo)
     if settings.n_timesteps is None:

@@ -1,4 +1,4 @@
-"""A saved agent at work: serve the customers of one more segment, and say what it expects and learns."""
+"""A saved agent at work: it serves the customers of one more segment and says what it expects."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,8 +65,8 @@ def serve_customers(
     venv.env_method("set_task", task)
     best = float(env.optimal_return(task))
     console.print(
-        f"One more segment, served by the agent loaded from {path}; here the best policy would earn "
-        f"{best:.2f} likes per customer.",
+        f"One more segment, served by the agent loaded from {path}.\n"
+        f"The best policy would earn {best:.2f} likes per customer there.",
         soft_wrap=True,
     )
     rng = np.random.default_rng(seed)

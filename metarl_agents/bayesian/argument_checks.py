@@ -75,8 +75,8 @@ def checked_covariance(name: str, value: Any, shape: tuple[int, int, int]) -> np
         )
     split = matrix.reshape(stages, blocks, size, blocks, size)
     own = np.einsum("hcmcn->hcmn", split)
-    coupled = np.sqrt(max(float((split**2).sum() - (own**2).sum()), 0.0))
-    if coupled > 1e-8 * scale:
+    within = np.einsum("hcmn,cd->hcmdn", own, np.eye(blocks))
+    if np.abs(split - within).max() > 1e-8 * scale:
         raise ValueError(
             f"{name} couples features of different blocks: pass covariance='full' to the agent, or "
             "its block diagonal"

@@ -197,6 +197,12 @@ def check_flat_spaces(venv: VecEnv) -> None:
                 f"{name}={space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary "
                 "(gymnasium.wrappers.FlattenObservation turns nested observations into a Box)"
             )
+    space = venv.action_space
+    if isinstance(space, spaces.Box) and not np.isfinite([space.low, space.high]).all():
+        raise ValueError(
+            f"action_space={space} is unbounded: give the actions finite bounds, to which samples "
+            "can be clipped"
+        )
 
 
 def _play(

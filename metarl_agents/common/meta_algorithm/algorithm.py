@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from metarl_agents.common.checkpoint import check_arguments
-from metarl_agents.common.collect import StepHook
+from metarl_agents.common.collect import StepHook, check_flat_spaces
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import agent_file, training
 from metarl_agents.common.meta_algorithm.adaptation import adapted_policy
@@ -89,6 +89,8 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         self._rng = np.random.default_rng(checked_seed(seed))
         self._snapshot: training.Snapshot | None = None
         venv = None if env is None else as_vec_env(env, n_envs, env_kwargs=env_kwargs)
+        if venv is not None:
+            check_flat_spaces(venv)
         super().__init__(
             policy,
             venv,

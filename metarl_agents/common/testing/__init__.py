@@ -94,7 +94,7 @@ def check_meta_algorithm(
     probe: EnvSource | None = None,
     probe_kwargs: Mapping[str, Any] | None = None,
     probe_timesteps: int = 0,
-    n_adapt_episodes: int = 20,
+    n_adapt_episodes: int = 15,
     skip: Collection[str] = (),
     only: Collection[str] | None = None,
     seed: int = 0,

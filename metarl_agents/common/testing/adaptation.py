@@ -19,7 +19,7 @@ from metarl_agents.common.testing.subject import (
     state_of,
 )
 
-N_PROBE_TASKS = 48
+N_PROBE_TASKS = 24
 N_SCORED_EPISODES = 4
 N_REPETITIONS = 12
 STANDARD_ERRORS = 3.0

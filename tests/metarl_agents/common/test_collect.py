@@ -10,7 +10,7 @@ from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_
 from metarl_agents.common.policies import PolicyList
 from metarl_agents.common.vec_env import TaskVecEnv, make_task_vec_env
 from metarl_envs.core import task_id
-from tests.metarl_agents.common.tiny import ArmEnv, ArmTask, RaggedArmEnv
+from tests.metarl_agents.common.tiny import ArmEnv, ArmMeta, ArmTask, RaggedArmEnv
 
 
 class Always:
@@ -214,9 +214,15 @@ def test_wrong_numbers_and_missing_tasks_are_refused(n_episodes):
         sample_tasks(cartpole, 1, seed=0)
 
 
-def test_nested_spaces_are_refused_with_the_remedy():
+def test_nested_and_unbounded_spaces_are_refused_with_the_remedy():
     class DictEnv(PointEnv):
         observation_space = spaces.Dict({"x": PointEnv.observation_space})
 
-    with pytest.raises(ValueError, match="FlattenObservation"):
-        collect_episodes(DummyVecEnv([DictEnv]), Wide(), 1, seed=0)
+    class Unbounded(PointEnv):
+        action_space = spaces.Box(-np.inf, np.inf, (2,), dtype=np.float32)
+
+    for env, match in ((DictEnv, "FlattenObservation"), (Unbounded, "finite bounds")):
+        with pytest.raises(ValueError, match=match):
+            collect_episodes(DummyVecEnv([env]), Wide(), 1, seed=0)
+        with pytest.raises(ValueError, match=match):
+            ArmMeta("ArmPolicy", env())

@@ -1,0 +1,1 @@
+"""Tests; a package, so that ids can name entry points in it."""
