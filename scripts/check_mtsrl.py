@@ -54,7 +54,7 @@ def run_agents(arguments: argparse.Namespace) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         agent = algorithm("LinearQPolicy", ENV_ID, **common, **own)
         agent.learn_tasks(arguments.n_tasks, log_interval=None)
-        regrets[name] = np.stack(agent.regret_history)[:, :, 0].sum(-1)
+        regrets[name] = agent.regret_history.sum(-1).T
         print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
     return regrets
 
@@ -72,9 +72,9 @@ def report(regrets: dict[str, np.ndarray]) -> bool:
         met &= ok
         bar = f">= {least}" if least else f"<= {most}" if most < np.inf else ""
         mark = ("met" if ok else "MISSED") if bar else ""
-        print(
-            f"{name:<12} {tail.mean():>11.2f} {ratio:>16.3f} {f'{low:.3f}..{high:.3f}':>16}  {bar} {mark}"
-        )
+        interval = f"{low:.3f}..{high:.3f}"
+        row = f"{name:<12} {tail.mean():>11.2f} {ratio:>16.3f} {interval:>16}  {bar} {mark}"
+        print(row.rstrip())
     for name in ("MTSRL (gls)", "MTSRL+ (em)"):
         equal = np.array_equal(regrets[name][:5], regrets["RLSVI"][:5])
         differs = not np.array_equal(regrets[name][5:], regrets["RLSVI"][5:])

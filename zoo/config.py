@@ -254,8 +254,9 @@ def check_arguments(arguments: Mapping[str, Any], constructor: type, *, where: s
     :param constructor: the agent's class
     :param where: what to name in the error
     """
-    signature = inspect.signature(constructor)
-    names = [n for n in signature.parameters if n not in ("policy", "env") and n[0] != "_"]
+    # Of `__init__`: the signature of a class is its metaclass's `__call__` where there is one.
+    parameters = inspect.signature(constructor.__init__).parameters  # type: ignore[misc]
+    names = [n for n in parameters if n not in ("self", "policy", "env") and n[0] != "_"]
     unknown = sorted(set(arguments) - set(names))
     if unknown:
         raise ValueError(

@@ -214,7 +214,7 @@ def _play_ours(name: str, lab: Lab) -> Entry:
     config = lab.config
     agent = lab.agent(name, n_replicates=config.n_replicates, n_concurrent=N_CONCURRENT)
     agent.learn_tasks(config.n_tasks)
-    history = np.concatenate([np.swapaxes(round_, 0, 1) for round_ in agent.regret_history])
+    history = np.swapaxes(agent.regret_history, 0, 1)
     learns = name not in ("rlsvi", "meta_oracle")
     experience = f"{agent.num_timesteps // config.n_replicates:,} steps" if learns else "nothing"
     if name == "mtsrl":

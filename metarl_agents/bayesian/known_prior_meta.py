@@ -69,6 +69,10 @@ class KnownPriorMeta(ThompsonMeta):
             _init_setup_model=_init_setup_model,
         )
 
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        self._starting_prior()
+
     def _starting_prior(self) -> GaussianPrior:
         shape = self.stage_features.shape
         mean = checked_mean("prior_mean", self.prior_mean, shape)

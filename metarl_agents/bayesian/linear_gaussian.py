@@ -12,6 +12,7 @@ All functions are pure, work in float64 and run on the device of their inputs.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -31,6 +32,13 @@ class GaussianPrior(NamedTuple):
     def covariance(self) -> Float[Tensor, "... stage block feature feature"]:
         """``factor factor'``, shape (..., H, C, m, m)."""
         return self.factor @ self.factor.mT
+
+    def dense_covariance(self) -> np.ndarray:
+        """Return the covariance with the blocks in place, shape (..., H, d, d)."""
+        blocks = self.covariance.cpu().numpy()
+        n_blocks, size = blocks.shape[-3:-1]
+        dense = np.einsum("...cmn,cd->...cmdn", blocks, np.eye(n_blocks))
+        return dense.reshape(*blocks.shape[:-3], n_blocks * size, n_blocks * size)
 
 
 class Statistics(NamedTuple):

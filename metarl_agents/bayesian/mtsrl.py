@@ -52,11 +52,11 @@ class MTSRLPlus(PriorLearningMeta):
     _default_widening = "schedule"
 
     def _check_arguments(self) -> None:
-        super()._check_arguments()
         if self.prior_covariance is not None:
             raise ValueError(
                 "prior_covariance is given, but MTSRLPlus learns it: use MTSRL where it is known"
             )
+        super()._check_arguments()
 
 
 class MetaOracle(KnownPriorMeta):

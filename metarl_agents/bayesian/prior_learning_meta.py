@@ -166,6 +166,11 @@ class PriorLearningMeta(ThompsonMeta):
                 "pass widening='none', or use MTSRLPlus"
             )
 
+    def _check_shapes(self) -> None:
+        super()._check_shapes()
+        if self.prior_covariance is not None:
+            self._known_covariance()
+
     @property
     def _estimator(self) -> str:
         return self._default_estimator if self.estimator is None else self.estimator
@@ -185,16 +190,16 @@ class PriorLearningMeta(ThompsonMeta):
     # The prior that the next task begins with.
 
     @property
-    def _is_exploring(self) -> bool:
+    def is_exploring(self) -> bool:
         return self.n_tasks_seen < self.n_exploration_tasks
 
     def _starting_prior(self) -> GaussianPrior:
-        if self._is_exploring:
+        if self.is_exploring:
             return self._independent_prior()
         return GaussianPrior(self._records["mean"], square_root(self._records["covariance"]))
 
     def _switch(self, replicates: Tensor) -> GateSwitch | None:
-        if self.warm_start == "tasks" or self._is_exploring:
+        if self.warm_start == "tasks" or self.is_exploring:
             return None
         independent = GaussianPrior(*(field[replicates] for field in self._independent_prior()))
         return GateSwitch(independent, self.gate_threshold, self._records["seen"][replicates])
@@ -211,7 +216,7 @@ class PriorLearningMeta(ThompsonMeta):
     # Learning it.
 
     def _learn_prior(self, belief: TaskBelief) -> dict[str, float]:
-        if self.update == "freeze" and not self._is_exploring:
+        if self.update == "freeze" and not self.is_exploring:
             return {}
         self._record(belief)
         prior = getattr(self, f"_prior_by_{self._estimator}")()

@@ -3,7 +3,7 @@ episode."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch as th
@@ -14,7 +14,6 @@ from torch import Tensor
 from metarl_agents.bayesian.argument_checks import check_choice, check_positive
 from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief, ValueModel
 from metarl_agents.bayesian.exact_regret import ExactRegret
-from metarl_agents.bayesian.least_squares import posterior_residuals
 from metarl_agents.bayesian.linear_gaussian import (
     GaussianPrior,
     Transitions,
@@ -24,24 +23,19 @@ from metarl_agents.bayesian.linear_gaussian import (
 from metarl_agents.bayesian.linear_q_policy import (
     LinearQPolicies,
     LinearQPolicy,
-    UniformPolicies,
 )
 from metarl_agents.bayesian.logged_episodes import logged_transitions
 from metarl_agents.bayesian.stage_features import FeatureFunction, StageFeatures, features_of
 from metarl_agents.bayesian.stage_transitions import stage_transitions
-from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks
+from metarl_agents.bayesian.target_variance import (
+    estimated_variance,
+    given_variance,
+    residual_sums,
+)
+from metarl_agents.bayesian.task_play import FinishedTasks, play_tasks
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.policies import TaskPolicies
-
-
-class FinishedTasks(NamedTuple):
-    """What ``collect`` hands to ``train``: M tasks, each played for ``n_episodes_per_task``
-    episodes."""
-
-    belief: TaskBelief
-    returns: np.ndarray  # (M, E)
-    regret: np.ndarray | None  # (M, E), exact, of every episode's policy
 
 
 class ThompsonMeta(MetaAlgorithm):
@@ -108,7 +102,7 @@ class ThompsonMeta(MetaAlgorithm):
         self.features, self.n_stages = features, n_stages
         self.track_regret = track_regret
         self.n_tasks_seen = 0
-        self.regret_history: list[np.ndarray] = []
+        self._regrets: list[np.ndarray] = []
         self._check_arguments()
         super().__init__(
             policy,
@@ -131,11 +125,7 @@ class ThompsonMeta(MetaAlgorithm):
         check_choice("covariance", self.covariance, ("block", "full"))
         if isinstance(self.sigma2, str):
             check_choice("sigma2", self.sigma2, ("estimate",))
-        else:
-            for value in np.ravel(np.asarray(self.sigma2, dtype=np.float64)):
-                check_positive("sigma2", float(value))
-        if self.n_uniform_episodes < 0:
-            raise ValueError(f"n_uniform_episodes={self.n_uniform_episodes} must be 0 or more")
+        check_positive("n_uniform_episodes", self.n_uniform_episodes, whole=True, zero=True)
 
     def _setup_model(self) -> None:
         if self.env is None:
@@ -146,10 +136,15 @@ class ThompsonMeta(MetaAlgorithm):
                 f"{self.env.num_envs}"
             )
         self.stage_features = self._make_features()
-        self._exact_regret = ExactRegret(self.env, self.stage_features.n_stages)
+        self.exact_regret = ExactRegret(self.env, self.stage_features.n_stages)
         if not hasattr(self, "_residuals"):
-            self._residuals = th.zeros(2, self.n_replicates, self.stage_features.n_stages)
-            self._residuals = self._residuals.to(self.device, th.float64)
+            shape = (2, self.n_replicates, self.stage_features.n_stages)
+            self._residuals = th.zeros(shape, dtype=th.float64, device=self.device)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Raise ``ValueError`` where an argument does not fit the env's stages and features."""
+        self.target_variance()
 
     def _make_features(self) -> StageFeatures:
         assert self.env is not None
@@ -179,7 +174,7 @@ class ThompsonMeta(MetaAlgorithm):
         return None
 
     @property
-    def _is_exploring(self) -> bool:
+    def is_exploring(self) -> bool:
         """Whether the next task is one of the first, played under the prior-independent prior."""
         return False
 
@@ -200,27 +195,17 @@ class ThompsonMeta(MetaAlgorithm):
         """
         self._require_features()
         prior = self._starting_prior()
-        mean = prior.mean.flatten(-2).cpu().numpy()
-        blocks = prior.covariance
-        flat = [th.block_diag(*matrices) for matrices in blocks.flatten(0, 1)]
-        covariance = th.stack(flat).unflatten(0, blocks.shape[:2]).cpu().numpy()
+        mean, covariance = prior.mean.flatten(-2).cpu().numpy(), prior.dense_covariance()
         return (mean, covariance) if self.n_replicates > 1 else (mean[0], covariance[0])
 
     # One task: beliefs and policies.
 
     def target_variance(self) -> Tensor:
         """Return the variance of the regression targets in use, shape (R, H)."""
-        shape = (self.n_replicates, self.stage_features.n_stages)
         if isinstance(self.sigma2, str):
-            squares, dof = self._residuals
-            known = (dof >= 2) & (squares > 0)
-            return th.where(known, squares / dof.clamp_min(1), self.initial_sigma2)
-        given = np.asarray(self.sigma2, dtype=np.float64)
-        if given.ndim and given.shape != (shape[1],):
-            raise ValueError(
-                f"sigma2 has shape {given.shape}: give one number, or one per stage ({shape[1]})"
-            )
-        return th.as_tensor(np.broadcast_to(given, shape).copy(), device=self.device)
+            return estimated_variance(self._residuals, self.initial_sigma2)
+        given = given_variance(self.sigma2, self.stage_features.n_stages)
+        return given.to(self.device).expand(self.n_replicates, -1)
 
     def _fresh_belief(self, replicates: Sequence[int]) -> TaskBelief:
         """Return what is known about new tasks, one in each of the given replicates."""
@@ -251,11 +236,8 @@ class ThompsonMeta(MetaAlgorithm):
         :param rng: of the draw; None uses a generator derived from the agent's seed
         """
         self._require_features()
-        rng = (
-            np.random.default_rng([0 if self.seed is None else self.seed, 0])
-            if rng is None
-            else rng
-        )
+        if rng is None:
+            rng = np.random.default_rng([0 if self.seed is None else self.seed, 0])
         belief = self._fresh_belief([0])
         return LinearQPolicy.drawn(self.stage_features, self.value_model, belief, [rng])
 
@@ -317,50 +299,19 @@ class ThompsonMeta(MetaAlgorithm):
 
     def collect(self, callback: BaseCallback) -> FinishedTasks | None:
         """Play one task per sub-environment for N episodes; None when a callback asked to stop."""
-        assert self.env is not None
-        n_tasks = self.env.num_envs
-        rng = np.random.default_rng(self._begin_collect())
-        tasks = sample_tasks(self.env, n_tasks, seed=int(rng.integers(2**31)))
-        rngs = rng.spawn(n_tasks)
-        policies: Any = self._first_policies(rngs)
-        returns, regrets = [], []
-        with pinned_tasks(self.env, tasks):
-            for episode in range(self.n_episodes_per_task):
-                acting = self._acting(policies, episode, rngs)
-                if self.track_regret:
-                    regrets.append(self._exact_regret(acting, tasks))
-                episodes = collect_episodes(
-                    self.env,
-                    acting,
-                    1,
-                    seed=int(rng.integers(2**31)),
-                    on_step=self._step_hook(callback),
-                )
-                if episodes is None:
-                    return None
-                returns.append(episodes.returns[:, 0].cpu().numpy())
-                policies = self.adapt_tasks(policies, episodes, rngs=rngs)
-        regret = np.stack(regrets, axis=1) if regrets else None
-        return FinishedTasks(policies.belief, np.stack(returns, axis=1), regret)
+        return play_tasks(self, callback)
 
-    def _first_policies(self, rngs: Sequence[np.random.Generator]) -> LinearQPolicies:
+    def first_policies(self, rngs: Sequence[np.random.Generator]) -> LinearQPolicies:
+        """Return the initial policies of all sub-environments, replicates outermost."""
         replicates = np.repeat(np.arange(self.n_replicates), self._n_concurrent).tolist()
         belief = self._fresh_belief(replicates)
         return LinearQPolicies.drawn(self.stage_features, self.value_model, belief, rngs)
-
-    def _acting(
-        self, policies: LinearQPolicies, episode: int, rngs: Sequence[np.random.Generator]
-    ) -> LinearQPolicies | UniformPolicies:
-        if episode < self.n_uniform_episodes and self._is_exploring:
-            return UniformPolicies(policies, [rng.spawn(1)[0] for rng in rngs])
-        return policies
 
     def train(self, data: FinishedTasks) -> dict[str, float]:
         """Learn the prior from finished tasks; one meta-update."""
         logs = {"task_return": float(data.returns.sum(1).mean())}
         if data.regret is not None:
-            shape = (self.n_replicates, self._n_concurrent, -1)
-            self.regret_history.append(data.regret.reshape(shape))
+            self._regrets.append(data.regret.reshape(self.n_replicates, -1, data.regret.shape[1]))
             logs["task_regret"] = float(data.regret.sum(1).mean())
         logs.update(self._learn_from(data.belief))
         logs["n_tasks"] = float(self.n_tasks_seen)
@@ -368,30 +319,27 @@ class ThompsonMeta(MetaAlgorithm):
 
     def _learn_from(self, belief: TaskBelief) -> dict[str, float]:
         if isinstance(self.sigma2, str):
-            self._residuals = self._residuals + self._residual_sums(belief)
+            self._residuals = self._residuals + residual_sums(
+                belief, self.n_replicates, bootstrap=self._bootstrap
+            )
         logs = self._learn_prior(belief)
         self.n_tasks_seen += len(belief.sigma2) // self.n_replicates
         return logs
 
-    def _residual_sums(self, belief: TaskBelief) -> Tensor:
-        """Return residual squares of the posterior means and their degrees of freedom, (2, R, H).
-
-        Posterior means, not least squares: without a prior an ill-conditioned stage multiplies the
-        errors of the next one, and one such task would spoil the pooled variance.
+    @property
+    def regret_history(self) -> np.ndarray:
+        """Exact regret of every episode of every finished task, shape (R, K, E), with
+        ``track_regret``.
         """
-        squares, dof = posterior_residuals(
-            belief.effective_prior(),
-            belief.statistics,
-            belief.sigma2,
-            bootstrap=self._bootstrap,
-        )
-        return th.stack([squares, dof]).unflatten(1, (self.n_replicates, -1)).sum(2)
+        if not self._regrets:
+            return np.zeros((self.n_replicates, 0, self.n_episodes_per_task))
+        return np.concatenate(self._regrets, axis=1)
 
     def learn_tasks(
         self,
         n_tasks: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -462,12 +410,17 @@ class ThompsonMeta(MetaAlgorithm):
 
     def _learned_state(self) -> dict[str, Tensor]:
         state = {"residuals": self._residuals} if hasattr(self, "_residuals") else {}
-        if self.regret_history:
-            state["regret_history"] = th.as_tensor(np.stack(self.regret_history))
+        if self._regrets:
+            state["regret_history"] = th.as_tensor(self.regret_history)
         return state
 
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
-        if "residuals" in state:
-            self._residuals = state["residuals"].to(self.device)
-        regret = state.get("regret_history")
-        self.regret_history = [] if regret is None else list(regret.cpu().numpy())
+        residuals, regret = state.get("residuals"), state.get("regret_history")
+        if residuals is not None and residuals.shape[1] != self.n_replicates:
+            raise ValueError(
+                f"n_replicates={self.n_replicates}, but the state is of {residuals.shape[1]} "
+                "replicates: leave n_replicates as it was saved"
+            )
+        if residuals is not None:
+            self._residuals = residuals.to(self.device)
+        self._regrets = [] if regret is None else [regret.cpu().numpy()]

@@ -192,7 +192,8 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
 
         Where a callback stops it, or Ctrl-C does, the unfinished collect is undone: memory and file
         are those of the last finished meta-iteration, and learning on from there is bit-equal to
-        learning without the stop.
+        learning without the stop. Ctrl-C during an update waits for its end; an error in one may
+        leave memory half updated, but never the file.
 
         :param total_timesteps: env steps of all sub-environments, adaptation included
         :param callback: SB3 callback, list of them, or function

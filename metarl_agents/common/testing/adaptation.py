@@ -29,11 +29,14 @@ def initial_policy_follows_its_generator(subject: Subject) -> None:
     """Same generator, same policy; asking changes nothing."""
     agent, before = subject.trained, state_of(subject.trained)
     observations = _seen(subject)
-    first = actions_of(agent.initial_policy(rng=np.random.default_rng(1)), observations)
-    second = actions_of(agent.initial_policy(rng=np.random.default_rng(1)), observations)
-    require(np.array_equal(first, second), "initial_policy(rng=...) differs for equal generators")
-    once, again = (actions_of(agent.initial_policy(), observations) for _ in range(2))
-    require(np.array_equal(once, again), "initial_policy() differs from call to call")
+    default = actions_of(agent.initial_policy(), observations)
+    for i in range(N_REPETITIONS):
+        twice = [agent.initial_policy(rng=np.random.default_rng([1, i])) for _ in range(2)]
+        first, second = (actions_of(policy, observations) for policy in twice)
+        same = np.array_equal(first, second)
+        require(same, "initial_policy(rng=...) differs for equal generators")
+        again = actions_of(agent.initial_policy(), observations)
+        require(np.array_equal(default, again), "initial_policy() differs from call to call")
     require_same(before, state_of(agent), "the agent before and after initial_policy()")
 
 
@@ -63,16 +66,17 @@ def adapt_follows_its_generator(subject: Subject) -> None:
     """Same policy, episodes and generator, same result, also several episodes on."""
     agent = subject.trained
 
-    def adapted() -> Any:
-        rng = np.random.default_rng(3)
+    def adapted(i: int) -> Any:
+        rng = np.random.default_rng([3, i])
         policy = agent.initial_policy(rng=rng)
-        for _ in range(3):
+        for _ in range(2):
             policy = agent.adapt(policy, _episodes(subject, policy), rng=rng)
         return policy
 
     observations = _seen(subject)
-    first, second = actions_of(adapted(), observations), actions_of(adapted(), observations)
-    require(np.array_equal(first, second), "adapt(rng=...) differs for equal generators")
+    for i in range(N_REPETITIONS):
+        first, second = (actions_of(adapted(i), observations) for _ in range(2))
+        require(np.array_equal(first, second), "adapt(rng=...) differs for equal generators")
 
 
 def batched_adaptation_equals_single(subject: Subject) -> None:

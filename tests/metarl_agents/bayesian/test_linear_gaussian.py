@@ -126,7 +126,7 @@ def test_perturbed_targets_give_the_same_law_as_the_factor_form():
 
 
 def test_tabular_features_give_the_perturbed_empirical_mdp_of_russo():
-    # Russo (2019): a cell with count c and target sum Y has posterior N(Y / (c + 1), beta / (c + 1)).
+    # Russo (2019): a cell with count c and target sum Y: N(Y / (c + 1), beta / (c + 1)).
     beta, n_cells = 0.7, 6
     transitions = random_transitions(12, n_stages=1, block_size=n_cells, n_episodes=20)
     cells = th.arange(20) % 5
