@@ -133,7 +133,7 @@ class DemoConfig:
     """tasks to learn the prior from, four at a time"""
     n_test_tasks: int = 32
     """held-out tasks"""
-    n_episodes: int = 200
+    n_episodes: int = 150
     """episodes in each task"""
     n_replicates: int = 8
     """independent repetitions of learning the prior; held-out tasks are shared out among them"""

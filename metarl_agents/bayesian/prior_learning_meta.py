@@ -17,7 +17,6 @@ from metarl_agents.bayesian.hierarchical import (
     CovarianceEstimate,
     best_mean,
     expectation_maximisation,
-    gate,
     gls_information,
     gls_mean,
     isotropic_variance,
@@ -31,6 +30,7 @@ from metarl_agents.bayesian.least_squares import (
 from metarl_agents.bayesian.linear_gaussian import GaussianPrior, square_root
 from metarl_agents.bayesian.rlsvi import target_moments
 from metarl_agents.bayesian.stage_features import FeatureFunction
+from metarl_agents.bayesian.task_records import TaskRecords
 from metarl_agents.bayesian.thompson_meta import ThompsonMeta
 from metarl_agents.bayesian.widening import bootstrap_width, project_psd, schedule_width
 
@@ -116,7 +116,7 @@ class PriorLearningMeta(ThompsonMeta):
         self.noise_correction, self.widening = noise_correction, widening
         self.widening_scale, self.n_em_iterations = widening_scale, n_em_iterations
         self.shrinkage = shrinkage
-        self._records: dict[str, Tensor] = {}
+        self._records = TaskRecords(n_replicates)
         super().__init__(
             policy,
             env,
@@ -229,25 +229,25 @@ class PriorLearningMeta(ThompsonMeta):
         statistics, variance = belief.statistics, belief.sigma2
         mean = self.value_model.draw(belief, None)
         moments = target_moments(statistics, mean, bootstrap=self._bootstrap, clip=self.clip_values)
-        self._add("seen", self._by_replicate(statistics.gram).sum(1))
+        self._records.add("seen", statistics.gram)
         if self._estimator == "gls" and self.prior_covariance is not None:
             covariance = self._known_covariance()
             information, evidence = gls_information(statistics.gram, moments, covariance, variance)
-            self._add("information", self._by_replicate(information).sum(1))
-            self._add("evidence", self._by_replicate(evidence).sum(1))
+            self._records.add("information", information)
+            self._records.add("evidence", evidence)
             return
-        self._append("grams", statistics.gram)
-        self._append("moments", moments)
+        self._records.append("grams", statistics.gram)
+        self._records.append("moments", moments)
         if self._uses_estimates:
             self._record_estimate(belief)
 
     def _record_estimate(self, belief: TaskBelief) -> None:
         fit = least_squares(belief.statistics, bootstrap=self._bootstrap)
-        self._append("estimates", fit.parameters)
+        self._records.append("estimates", fit.parameters)
         if not self._estimates_covariance:
             return
         if self.noise_correction == "none":
-            self._append("noise", th.zeros_like(fit.inverse_gram))
+            self._records.append("noise", th.zeros_like(fit.inverse_gram))
             return
         noise = estimation_noise(
             belief.statistics,
@@ -257,18 +257,7 @@ class PriorLearningMeta(ThompsonMeta):
             propagate=self.noise_correction.endswith("prop"),
             bootstrap=self._bootstrap,
         )
-        self._append("noise", noise)
-
-    def _by_replicate(self, tensor: Tensor) -> Tensor:
-        return tensor.unflatten(0, (self.n_replicates, -1))
-
-    def _add(self, name: str, value: Tensor) -> None:
-        self._records[name] = self._records[name] + value if name in self._records else value
-
-    def _append(self, name: str, value: Tensor) -> None:
-        new = self._by_replicate(value)
-        old = self._records.get(name)
-        self._records[name] = new if old is None else th.cat([old, new], dim=1)
+        self._records.append("noise", noise)
 
     def _prior_by_gls(self) -> tuple[Tensor, Tensor]:
         records = self._records
@@ -327,7 +316,7 @@ class PriorLearningMeta(ThompsonMeta):
         return fit.mean, self._widened(fit.estimate.covariance, fit.mean_uncertainty, fit.estimate)
 
     def _prior_by_ols(self) -> tuple[Tensor, Tensor]:
-        passed = self._passed()
+        passed = self._records.passed(self.gate_threshold)
         mean = ols_mean(self._records["estimates"], passed)
         if self._estimates_covariance:
             estimate = self._covariance_by_moments()
@@ -339,21 +328,20 @@ class PriorLearningMeta(ThompsonMeta):
 
     def _covariance_by_moments(self) -> CovarianceEstimate:
         records = self._records
-        return ols_covariance(records["estimates"], records["noise"], self._passed())
+        return ols_covariance(
+            records["estimates"], records["noise"], self._records.passed(self.gate_threshold)
+        )
 
     def _where_gated(self, covariance: Tensor) -> Tensor:
         """Return ``covariance`` where at least two tasks passed the gate, else the independent
         one."""
-        enough = (self._passed().sum(1) >= 2)[..., None, None]
+        enough = (self._records.passed(self.gate_threshold).sum(1) >= 2)[..., None, None]
         return th.where(enough, covariance, self._independent_prior().covariance)
-
-    def _passed(self) -> Tensor:
-        return gate(self._records["grams"], self.gate_threshold)
 
     def _gate_report(self) -> dict[str, float]:
         if not self._uses_estimates:
             return {}
-        return {"gate_pass_rate": float(self._passed().double().mean())}
+        return {"gate_pass_rate": float(self._records.passed(self.gate_threshold).double().mean())}
 
     def _fixed_covariance(self) -> Tensor:
         """Return the covariance that is not learned, shape (R, H, C, m, m)."""
@@ -395,14 +383,8 @@ class PriorLearningMeta(ThompsonMeta):
         return th.as_tensor(counts, dtype=th.float64, device=self.device)
 
     def _learned_state(self) -> dict[str, Tensor]:
-        records = {f"records/{name}": tensor for name, tensor in self._records.items()}
-        return {**super()._learned_state(), **records}
+        return {**super()._learned_state(), **self._records.state()}
 
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
         super()._restore_learned_state(state)
-        prefix = "records/"
-        self._records = {
-            name.removeprefix(prefix): tensor.to(self.device)
-            for name, tensor in state.items()
-            if name.startswith(prefix)
-        }
+        self._records = TaskRecords.restored(self.n_replicates, state, self.device)
