@@ -108,18 +108,26 @@ class Lab:
         """
         return gym.make(self.env_id, **self.env_kwargs, **kwargs).unwrapped
 
-    def agent(self, name: str, *, n_replicates: int = 1, n_concurrent: int = 1) -> Any:
+    def agent(
+        self,
+        name: str,
+        *,
+        settings: Settings | None = None,
+        n_replicates: int = 1,
+        n_concurrent: int = 1,
+    ) -> Any:
         """
         One of our agents, untrained.
 
         :param name: in ``ALGORITHMS``
+        :param settings: hyper-parameters (default: those of the benchmark)
         :param n_replicates: independent repetitions at once
         :param n_concurrent: tasks that each of them plays at once
         """
         return build_agent(
             name,
             self.env_id,
-            settings=self.settings(name),
+            settings=settings or self.settings(name),
             seed=self.config.seed,
             n_envs=n_replicates * n_concurrent,
             env_kwargs=self.env_kwargs,

@@ -63,7 +63,30 @@ def _transitions(
             f"episodes hold observations of {batch.observations.shape[-1]} numbers, the env has "
             f"{width}: log the observations of this env"
         )
+    _check_steps(features, batch)
     return stage_transitions(features, EpisodeBatch.stack([batch]), device)
+
+
+def _check_steps(features: StageFeatures, batch: EpisodeBatch) -> None:
+    """Raise ``ValueError`` where a logged step cannot have happened in the family."""
+    played = batch.mask.cpu().numpy().astype(bool)
+    shape = features.observation_space.shape or ()
+    rows = batch.observations.cpu().numpy().reshape(*played.shape, *shape)
+    actions = batch.actions.cpu().numpy().reshape(played.shape).astype(np.int64)
+    for stage in range(min(played.shape[-1], features.n_stages)):
+        here = played[:, stage]
+        allowed = features.masks(rows[here, stage])
+        forbidden = ~np.take_along_axis(allowed, actions[here, stage, None], axis=-1)[:, 0]
+        if forbidden.any():
+            raise ValueError(
+                f"episodes hold the masked action {actions[here, stage][forbidden][0]} at stage "
+                f"{stage}: leave such episodes out"
+            )
+        if features.knows_stages and (features.stages(rows[here, stage]) != stage).any():
+            raise ValueError(
+                f"episodes hold an observation at stage {stage} that belongs to another stage: log "
+                "every step of an episode from its beginning"
+            )
 
 
 def read_episodes(path: str | Path) -> list[EpisodeBatch]:

@@ -9,6 +9,7 @@ import torch as th
 
 import metarl_envs  # noqa: F401  (registers the ids)
 from metarl_agents import MTSRL, RLSVI, LinTS, MetaLinTS, MetaMAB, MetaOracle, MTSRLPlus
+from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.episodes import EpisodeBatch
 
 INVERSE_BELLMAN = "metarl/InverseBellman-v0"
@@ -301,3 +302,25 @@ def test_features_can_be_handed_in():
 
     agent = make(RLSVI, features=one_hot, n_replicates=1).learn_tasks(1, log_interval=None)
     assert agent.prior()[0].shape == (3, 8)
+
+
+def recommendation_log():
+    agent = make(RLSVI, n_replicates=2, env_id=RECOMMENDATION, env_kwargs=None)
+    policies = agent.initial_policies([np.random.default_rng(i) for i in range(2)])
+    return agent, collect_episodes(agent.env, policies, 5, seed=0)
+
+
+def test_a_logged_action_that_was_masked_is_refused():
+    agent, episodes = recommendation_log()
+    episodes.actions[1, 2, 1] = episodes.actions[1, 2, 0]
+    with pytest.raises(ValueError, match="hold the masked action .* at stage 1"):
+        agent.fit_prior(episodes)
+    assert agent.n_tasks_seen == 0
+
+
+def test_a_log_whose_episodes_miss_their_first_step_is_refused():
+    agent, episodes = recommendation_log()
+    late = EpisodeBatch(*(field[:, :, 1:] if field.ndim > 2 else field for field in episodes))
+    late = late._replace(final_observations=episodes.final_observations)
+    with pytest.raises(ValueError, match="belongs to another stage"):
+        agent.fit_prior(late)
