@@ -1,7 +1,8 @@
 """Tune what the demo compares, every learner for itself, on tasks of the training stream.
 
-Our agents are scored by the regret per task in the second half of meta-training; Stable-Baselines3's by their regret in
-training tasks that they did not meet. Held-out tasks are never looked at. Prints a table and writes it to ``--output``.
+Our agents are scored by the regret per task in the second half of meta-training;
+Stable-Baselines3's by their regret in training tasks that they did not meet. Held-out tasks are
+never looked at. Prints a table and writes it to ``--output``.
 """
 
 import itertools
@@ -98,8 +99,7 @@ def _regrets(name: str, point: Mapping[str, Any], seed: int, n_tasks: int) -> np
     if name in ALGORITHMS:
         agent = lab.agent(name, settings=settings, n_replicates=8, n_concurrent=4)
         agent.learn_tasks(n_tasks)
-        history = np.concatenate([np.swapaxes(r, 0, 1) for r in agent.regret_history]).sum(-1)
-        return np.asarray(history[n_tasks // 2 :].mean(axis=0))
+        return np.asarray(agent.regret_history[:, n_tasks // 2 :].sum(axis=-1).mean(axis=1))
     learner = comparator_learner(
         name, lab.env_id, settings=settings, seed=seed, env_kwargs=lab.env_kwargs
     )

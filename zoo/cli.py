@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the command line without the program's name (default: ``sys.argv[1:]``)
     """
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="metarl",
         description="Meta-reinforcement learning: train, adapt, evaluate, compare.",
         args=argv,

@@ -1,6 +1,5 @@
 """What the subcommands do; imported only when one of them runs."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def train(config: TrainConfig) -> None:
 
     :param config: the options
     """
-    console = Console()
+    console = report.console()
     try:
         folder = train_run(config)
     except KeyboardInterrupt:
@@ -60,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     agent, record = load_run(config.run)
     kwargs = record["env_kwargs"]
-    n_episodes = config.n_episodes or getattr(agent, "n_episodes_per_task", 20)
+    n_episodes = config.n_episodes or int(getattr(agent, "n_episodes_per_task", 20))
     tasks = held_out_tasks(record["env"], config.n_tasks, seed=config.seed, env_kwargs=kwargs)
     result = evaluate_on_line(
         agent,
@@ -109,7 +108,7 @@ def enjoy(config: EnjoyConfig) -> None:
 
     :param config: the options
     """
-    console = Console(highlight=False)
+    console = report.console()
     agent, record = load_run(config.run)
     task = held_out_tasks(record["env"], 1, seed=config.seed, env_kwargs=record["env_kwargs"])[0]
     env = gym.make(record["env"], render_mode="ansi", **record["env_kwargs"])
@@ -210,7 +209,7 @@ def _report(results: report.Results, output: Path, *, n_episodes: int) -> None:
     grids = [report.summary_grid(results)]
     if n_episodes > 1:
         grids.append(report.phase_grid(results, report.phases_of(n_episodes)))
-    console = Console()
+    console = report.console()
     for grid in grids:
         console.print(grid.rich())
     report.write_results(output, results, grids)
@@ -222,5 +221,4 @@ def _print_grid(grid: report.Grid, markdown: bool) -> None:
     if markdown:
         print(grid.markdown())
     else:
-        width = max(100, shutil.get_terminal_size().columns)
-        Console(width=width).print(grid.rich())
+        report.console().print(grid.rich())

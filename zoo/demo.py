@@ -13,14 +13,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from joblib import Parallel, delayed
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from metarl_agents.common.evaluation import AdaptationResult
+from metarl_agents import ALGORITHMS, AdaptationResult
 from zoo import report
 from zoo.config import BENCHMARKS, DemoConfig, Settings, parse_settings, read_yaml
 from zoo.experiment import (
-    ALGORITHMS,
     build_agent,
     comparator_learner,
     evaluate_on_line,
@@ -35,9 +33,9 @@ LABELS: Mapping[str, str] = {
     "mtsrl_plus_logged": "MTSRL+ from a log",
     "meta_lin_ts": "meta-LinTS (bandit)",
     "rlsvi": "RLSVI",
-    "ppo": "SB3 PPO, multi-task",
-    "maskable_ppo": "SB3 MaskablePPO, multi-task",
-    "dqn_scratch": "SB3 DQN, from scratch",
+    "ppo": "SB3 PPO",
+    "maskable_ppo": "SB3 MaskablePPO",
+    "dqn_scratch": "SB3 DQN",
 }
 # The longest jobs first, so that two workers end at about the same time.
 ORDER = ("dqn_scratch", "maskable_ppo", "ppo", *list(LABELS)[:6])
@@ -64,7 +62,7 @@ class Entry:
 
     :param result: on the held-out tasks
     :param experience: env steps before it met them
-    :param history: regret of every task of meta-training, (K, replicates)
+    :param history: regret of every task of meta-training, (R, K): R replicates, K tasks
     """
 
     result: AdaptationResult
@@ -161,7 +159,7 @@ def run_demo(config: DemoConfig) -> None:
 
     :param config: the options
     """
-    console = Console(highlight=False)
+    console = report.console()
     lab = Lab(config)
     config.output.mkdir(parents=True, exist_ok=True)
     console.print(_introduction(lab))
@@ -222,14 +220,13 @@ def _play_ours(name: str, lab: Lab) -> Entry:
     config = lab.config
     agent = lab.agent(name, n_replicates=config.n_replicates, n_concurrent=N_CONCURRENT)
     agent.learn_tasks(config.n_tasks)
-    history = np.swapaxes(agent.regret_history, 0, 1)
     learns = name not in ("rlsvi", "meta_oracle")
     experience = f"{agent.num_timesteps // config.n_replicates:,} steps" if learns else "nothing"
     if name == "mtsrl":
         _save_one(lab, config.output / SAVED)
     if name == "meta_oracle":
         experience = "the truth"
-    return Entry(lab.evaluate(agent), experience, history.sum(axis=-1))
+    return Entry(lab.evaluate(agent), experience, agent.regret_history.sum(axis=-1))
 
 
 def _save_one(lab: Lab, path: Path) -> None:
@@ -323,7 +320,7 @@ def draw_picture(entries: Mapping[str, Entry], path: Path) -> None:
 
 
 def _draw_totals(axes: Any, entries: Mapping[str, Entry]) -> None:
-    names = list(reversed(LABELS))
+    names = list(LABELS)[::-1]
     intervals = [entries[name].result.mean("total_regret") for name in names]
     means = np.array([interval.estimate for interval in intervals])
     errors = np.array([[i.estimate - i.low, i.high - i.estimate] for i in intervals]).T
@@ -361,7 +358,7 @@ def _introduction(lab: Lab) -> str:
 A task is a segment of customers with tastes of its own. An episode is one customer, who is
 recommended {env.n_stages} of {env.action_space.n} products, one after the other, and likes some of
 them; what was liked changes what will be liked. In the {config.n_test_tasks} held-out segments the
-best policies earn {best:.2f} likes per customer, those that look one product ahead only {myopic:.2f}.
+best policies earn {best:.2f} likes per customer, those that look one product ahead {myopic:.2f}.
 Regret is the number of likes lost against the best policy of the segment, computed exactly, over
 {config.n_episodes} customers.
 """

@@ -3,6 +3,7 @@
 The only place where an agent may be told the truth about its tasks.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 import gymnasium as gym
 import yaml
+from gymnasium.envs.registration import EnvSpec
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-import metarl_envs
 from metarl_agents import (
     ALGORITHMS,
     FineTuned,
@@ -245,7 +246,7 @@ def evaluate_on_line(
     """
     return evaluate_adaptation(
         learner,
-        gym.make(env_id, **env_kwargs).spec if env_kwargs else env_id,
+        _spec(env_id, env_kwargs),
         tasks,
         n_adapt_steps=n_episodes - 1 if n_eval_episodes is None else n_episodes,
         n_eval_episodes=n_eval_episodes,
@@ -301,6 +302,12 @@ def check_env_id(env_id: str) -> None:
         ) from error
 
 
+def _spec(env_id: str, env_kwargs: Mapping[str, Any] | None) -> EnvSpec:
+    spec = copy.deepcopy(gym.spec(env_id))
+    spec.kwargs.update(env_kwargs or {})
+    return spec
+
+
 def _settings_of(config: TrainConfig) -> Settings:
     settings = load_settings(config.algo, config.env)
     arguments = {
@@ -343,7 +350,7 @@ def _started(config: TrainConfig, folder: Path, settings: Settings) -> MetaAlgor
             f"{folder} holds a run already: --resume goes on with it, another --seed or --folder "
             "starts a new one"
         )
-    return build_agent(
+    agent = build_agent(
         config.algo,
         config.env,
         settings=settings,
@@ -353,6 +360,8 @@ def _started(config: TrainConfig, folder: Path, settings: Settings) -> MetaAlgor
         verbose=config.verbose,
         tensorboard_log=str(folder / "tensorboard") if config.tensorboard else None,
     )
+    assert isinstance(agent, MetaAlgorithm)
+    return agent
 
 
 def _resumed(config: TrainConfig, folder: Path, record: Mapping[str, Any]) -> MetaAlgorithm:
@@ -366,6 +375,3 @@ def _resumed(config: TrainConfig, folder: Path, record: Mapping[str, Any]) -> Me
         raise ValueError(f"{folder} was started with other settings ({'; '.join(different)})")
     agent.verbose = config.verbose
     return agent
-
-
-metarl_envs.register_families()

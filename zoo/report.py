@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from metarl_agents import ALGORITHMS
@@ -27,13 +29,13 @@ class Grid(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
     def rich(self) -> Table:
-        """For the terminal: the first column to the left, numbers to the right."""
-        table = Table(title=self.title, title_justify="left")
-        numeric = [any(row[i][:1].isdigit() for row in self.rows) for i in range(len(self.columns))]
-        for name, is_numeric in zip(self.columns, numeric, strict=True):
-            table.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+        """For the terminal."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for i, name in enumerate(self.columns):
+            numeric = all(row[i][:1].isdigit() for row in self.rows)
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric or not i)
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(cell.replace("`", "") for cell in row))
         return table
 
     def markdown(self) -> str:
@@ -85,10 +87,10 @@ def regret_grid(
     :param notes: by name, what each had learned from before
     """
     metric = common_metric(results)
-    columns = ["learner", f"{_METRIC_NAMES[metric]} per held-out task"]
+    columns = ["learner", _METRIC_NAMES[metric]]
     for reference in (baseline, oracle):
         columns += [f"x {reference}"] if reference else []
-    columns += ["met before"] if notes else []
+    columns += ["learned before"] if notes else []
     rows = []
     for name, result in results.items():
         cells = [name, interval_text(result.mean(metric))]
@@ -98,7 +100,8 @@ def regret_grid(
         if notes:
             cells.append(notes.get(name, "nothing"))
         rows.append(tuple(cells))
-    return Grid("mean over held-out tasks [95 % interval]", tuple(columns), tuple(rows))
+    title = f"{_METRIC_NAMES[metric].capitalize()} per held-out task, mean [95 % interval]"
+    return Grid(title, tuple(columns), tuple(rows))
 
 
 def phase_grid(results: Results, phases: Sequence[Phase]) -> Grid:
@@ -108,13 +111,13 @@ def phase_grid(results: Results, phases: Sequence[Phase]) -> Grid:
     :param results: on-line evaluations (every adaptation episode scored), by name
     :param phases: the columns
     """
-    columns = ("learner", *(f"episode {phase.name}" for phase in phases))
+    columns = ("learner", *(phase.name for phase in phases))
     rows = []
     for name, result in results.items():
         curve = result.curve_scores("return").mean(axis=(0, 1))
         means = [curve[phase.first - 1 : phase.last].mean() for phase in phases]
         rows.append((name, *(f"{mean:.2f}" for mean in means)))
-    return Grid("mean reward of an episode within a new task", columns, tuple(rows))
+    return Grid("Mean reward of an episode, by its number within a new task", columns, tuple(rows))
 
 
 def phases_of(n_episodes: int) -> list[Phase]:
@@ -143,7 +146,7 @@ def summary_grid(results: Results) -> Grid:
         (name, *(interval_text(result.iqm(metric)) for metric in metrics))
         for name, result in results.items()
     )
-    return Grid("interquartile mean [95 % interval]", columns, rows)
+    return Grid("Interquartile means over held-out tasks [95 % interval]", columns, rows)
 
 
 def common_metric(results: Results) -> Metric:
@@ -158,12 +161,19 @@ def common_metric(results: Results) -> Metric:
 
 def interval_text(interval: Interval) -> str:
     """
-    ``16.3 [14.9, 17.8]``: three digits.
+    ``16.3 [14.9, 17.8]``, or ``0.97 [0.84, 1.12]`` for numbers below 10.
 
     :param interval: estimate and bounds
     """
-    numbers = [f"{value:#.3g}".rstrip(".") for value in interval]
-    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+    decimals = 1 if abs(interval.estimate) >= 10 else 2
+    estimate, low, high = (f"{value:.{decimals}f}" for value in interval)
+    return f"{estimate} [{low}, {high}]"
+
+
+def console() -> Console:
+    """Where tables are printed: at least 100 columns wide when it is no terminal."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=max(100, plain.width))
 
 
 def write_results(folder: Path, results: Results, grids: Sequence[Grid]) -> None:

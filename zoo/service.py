@@ -81,7 +81,7 @@ def serve_customers(
         policy = agent.adapt(policy, batch, rng=rng)
         earned.append(batch.returns.item())
         if customer in (n_customers, n_customers + n_more):
-            _tell_belief(customer, policy, venv.reset()[0], console)
+            _tell_belief(customer, policy, np.asarray(venv.reset())[0], console)
     late = np.mean(earned[-n_more // 2 :])
     console.print(f"The last {n_more - n_more // 2} customers liked {late:.2f} products each.")
 
@@ -106,7 +106,7 @@ def _tell_belief(
 ) -> None:
     expected = expectation(policy, observation, 0)
     order = np.argsort(-expected.means)
-    names = ", ".join(
-        f"product {a} {expected.means[a]:.2f} +- {expected.deviations[a]:.2f}" for a in order[:3]
+    names = " or ".join(
+        f"product {a} ({expected.means[a]:.2f} +- {expected.deviations[a]:.2f})" for a in order[:3]
     )
-    console.print(f"  after {n_seen} customers it would open with: {names}")
+    console.print(f"  after {n_seen} customers it would open with {names}", soft_wrap=True)

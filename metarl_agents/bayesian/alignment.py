@@ -26,12 +26,13 @@ ROUNDING = 1e-8  # relative size below which a vector or an eigenvalue counts as
 
 
 class NoiseShift(NamedTuple):
-    """The smallest shift of a task's rewards that makes two posterior means agree."""
+    """The smallest shift of a task's rewards that makes two posterior means agree.
 
-    direction: Float[
-        Tensor, "... stage block feature"
-    ]  # transition i is shifted by phi_i'direction
-    squared_norm: Float[Tensor, "... stage"]  # of the shifts of all transitions; inf: there is none
+    Transition i is shifted by ``phi_i'direction``.
+    """
+
+    direction: Float[Tensor, "... stage block feature"]
+    squared_norm: Float[Tensor, "... stage"]  # over all transitions; inf where no shift does it
 
 
 def noise_shift(

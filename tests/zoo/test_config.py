@@ -102,9 +102,10 @@ def test_every_shipped_entry_fits_its_agent_s_constructor(path) -> None:
     for env_id in yaml.safe_load(path.read_text()):
         settings = load_settings(path.stem, env_id)
         assert env_id in FAMILIES
-        assert settings.n_timesteps
+        assert settings.n_timesteps or path.stem.endswith("_scratch")
         cls = ALGORITHMS.get(path.stem) or COMPARATORS[path.stem].agent
-        check_arguments(settings.arguments, cls, where=f"{path.name}, {env_id}")
+        arguments = {k: v for k, v in settings.arguments.items() if k != "n_envs"}
+        check_arguments(arguments, cls, where=f"{path.name}, {env_id}")
 
 
 @pytest.mark.parametrize("path", sorted(HYPERPARAMS.glob("*.yml")), ids=lambda path: path.stem)
@@ -114,5 +115,5 @@ def test_handed_in_truths_are_arguments_of_the_constructor(path) -> None:
     for env_id in yaml.safe_load(path.read_text()):
         truth = load_settings(path.stem, env_id).true_prior
         if truth:
-            parameters = inspect.signature(ALGORITHMS[path.stem]).parameters
+            parameters = inspect.signature(ALGORITHMS[path.stem].__init__).parameters
             assert set(truth["arguments"]) <= set(parameters)

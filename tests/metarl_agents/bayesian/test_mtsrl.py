@@ -313,7 +313,7 @@ def recommendation_log():
 def test_a_logged_action_that_was_masked_is_refused():
     agent, episodes = recommendation_log()
     episodes.actions[1, 2, 1] = episodes.actions[1, 2, 0]
-    with pytest.raises(ValueError, match="hold the masked action .* at stage 1"):
+    with pytest.raises(ValueError, match=r"hold the masked action .* at stage 1"):
         agent.fit_prior(episodes)
     assert agent.n_tasks_seen == 0
 
