@@ -1,5 +1,6 @@
 """What the subcommands do; imported only when one of them runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,9 @@ def _learner(name: str, seed: int, config: CompareConfig) -> Any:
         folder=config.folder,
         progress=False,
     )
-    folder = run_folder(training)
-    if not (folder / CHECKPOINT).exists():
-        train_run(training)
-    return load_run(folder)[0]
+    # Trains what is missing: nothing where the run is finished.
+    resume = (run_folder(training) / CHECKPOINT).exists()
+    return load_run(train_run(replace(training, resume=resume)))[0]
 
 
 def _same_env(name: str, config: CompareConfig) -> Any:
@@ -207,6 +207,8 @@ def _same_env(name: str, config: CompareConfig) -> Any:
 
 def _report(results: report.Results, output: Path, *, n_episodes: int) -> None:
     grids = [report.summary_grid(results)]
+    if len(results) > 1:
+        grids.append(report.regret_grid(results, baseline=next(iter(results)), oracle=None))
     if n_episodes > 1:
         grids.append(report.phase_grid(results, report.phases_of(n_episodes)))
     console = report.console()

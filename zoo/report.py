@@ -289,8 +289,8 @@ def save_png(figure: Any, path: Path) -> None:
 _METRIC_NAMES: Mapping[str, str] = {
     "total_regret": "regret",
     "mean_return": "mean return",
-    "zero_shot_return": "return of the first episode",
-    "final_return": "return of the last episode",
+    "zero_shot_return": "first return",
+    "final_return": "last return",
 }
 
 

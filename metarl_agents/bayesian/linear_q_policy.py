@@ -100,7 +100,7 @@ class LinearQPolicies:
         for stage in np.unique(stages):
             here = np.flatnonzero(stages == stage)
             actions[here] = self._greedy(int(stage), rows[here], tasks[here], deterministic)
-        return (actions if was_batch else actions[0]), state
+        return (actions if was_batch else actions.squeeze(0)), state
 
     def _tasks(self, n_rows: int) -> np.ndarray:
         """Return the task that each row belongs to."""

@@ -100,9 +100,7 @@ def test_pseudo_inverse_drops_what_is_below_the_relative_cutoff():
 def test_residual_squares_equal_a_sum_over_transitions(n_blocks, bootstrap):
     transitions = random_transitions(4, n_blocks=n_blocks, n_episodes=15, dropout=0.3)
     parameters = random_prior(5, (3, n_blocks, 4)).mean
-    found = residual_squares(
-        statistics_of(transitions, n_blocks), parameters, bootstrap=bootstrap
-    )
+    found = residual_squares(statistics_of(transitions, n_blocks), parameters, bootstrap=bootstrap)
     for stage in range(3):
         y = targets(transitions, parameters, stage) if bootstrap else transitions.rewards[stage]
         fitted = spread_design(transitions, stage, n_blocks) @ parameters[stage].flatten()
@@ -200,9 +198,7 @@ def test_estimation_noise_equals_the_sum_over_transitions(sandwich, propagate):
     transitions = random_transitions(16, n_episodes=40, dropout=0.2)
     statistics = statistics_of(transitions)
     fit = least_squares(statistics)
-    noise = estimation_noise(
-        statistics, transitions, fit, sandwich=sandwich, propagate=propagate
-    )
+    noise = estimation_noise(statistics, transitions, fit, sandwich=sandwich, propagate=propagate)
     expected = numpy_noise(transitions, fit, 1, sandwich=sandwich, propagate=propagate)
     th.testing.assert_close(noise[:, 0], th.stack(expected), rtol=1e-8, atol=1e-10)
 
