@@ -21,9 +21,9 @@ _KeyValues = Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")]
 class TrainConfig:
     """Train an agent on a task family; stop it with Ctrl-C and go on with --resume."""
 
-    algo: str
+    algo: tyro.conf.Positional[str]
     """name of the algorithm, as `agents` lists it"""
-    env: str
+    env: tyro.conf.Positional[str]
     """id of the task family, as `envs` lists it"""
     n_timesteps: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """environment steps, adaptation included (default: from the YAML file)"""

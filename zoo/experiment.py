@@ -160,7 +160,7 @@ def train_run(config: TrainConfig, callback: BaseCallback | None = None) -> Path
     """
     if config.algo not in ALGORITHMS:
         hint = "`compare` trains it" if config.algo in COMPARATORS else "see `agents`"
-        raise ValueError(f"--algo {config.algo!r} must be one of {', '.join(ALGORITHMS)} ({hint})")
+        raise ValueError(f"algo {config.algo!r} must be one of {', '.join(ALGORITHMS)} ({hint})")
     check_env_id(config.env)
     settings = _settings_of(config)
     if settings.n_timesteps is None:
@@ -298,7 +298,7 @@ def check_env_id(env_id: str) -> None:
         gym.spec(env_id)
     except gym.error.Error as error:
         raise ValueError(
-            f"--env {env_id!r} is unknown ({error}); ours: {', '.join(FAMILIES)}"
+            f"env {env_id!r} is unknown ({error}); ours: {', '.join(FAMILIES)}"
         ) from error
 
 

@@ -33,7 +33,7 @@ def checked_mean(name: str, value: Any, shape: tuple[int, int, int]) -> np.ndarr
     :raises ValueError: if it has another shape or is not finite
     """
     stages, blocks, size = shape
-    mean = np.asarray(value, dtype=np.float64)
+    mean = _numbers(name, value)
     if mean.ndim and mean.shape != (stages, blocks * size):
         raise ValueError(
             f"{name} has shape {mean.shape}: give (n_stages, n_features) = "
@@ -54,7 +54,7 @@ def checked_covariance(name: str, value: Any, shape: tuple[int, int, int]) -> np
     """
     stages, blocks, size = shape
     width = blocks * size
-    matrix = np.asarray(value, dtype=np.float64)
+    matrix = _numbers(name, value)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name} is not finite: replace NaN and infinite entries")
     if matrix.ndim == 0:
@@ -82,3 +82,10 @@ def checked_covariance(name: str, value: Any, shape: tuple[int, int, int]) -> np
             "its block diagonal"
         )
     return np.ascontiguousarray(own)
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={value!r} must be a number or an array of numbers") from None

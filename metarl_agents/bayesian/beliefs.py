@@ -114,6 +114,8 @@ class TaskBelief:
         if len(lengths) > 1:
             raise ValueError("policies have seen different numbers of adaptation batches")
         switches = [b.switch for b in beliefs]
+        if len({switch is None for switch in switches}) > 1:
+            raise ValueError("policies of exploration tasks and of later ones cannot be joined")
         return cls(
             prior=GaussianPrior(*_concatenated([b.prior for b in beliefs])),
             statistics=Statistics(*_concatenated(statistics)),

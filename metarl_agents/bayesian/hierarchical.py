@@ -43,12 +43,23 @@ def gate(
     :param pooled: what has been seen in all tasks; None takes the sum of ``grams``
     """
     pooled = grams.sum(-5) if pooled is None else pooled
-    values, vectors = th.linalg.eigh(pooled)
-    largest = values.amax(-1, keepdim=True)
-    unseen = (values <= PINV_CUTOFF * largest.clamp_min(1e-300)).to(grams.dtype)
-    filler = (vectors * unseen.unsqueeze(-2)) @ vectors.mT * (threshold + 1)
+    filler = unseen_directions(pooled) * (threshold + 1)
     smallest = th.linalg.eigvalsh(grams + filler.unsqueeze(-5))[..., 0]
-    return (smallest >= threshold) & (largest.squeeze(-1) > 0).unsqueeze(-3)
+    seen = th.diagonal(pooled, dim1=-2, dim2=-1).amax(-1) > 0
+    return (smallest >= threshold) & seen.unsqueeze(-3)
+
+
+def unseen_directions(
+    pooled: Float[Tensor, "... feature feature"],
+) -> Float[Tensor, "... feature feature"]:
+    """Return the projector onto the directions in which nothing was ever observed.
+
+    :param pooled: Gram matrix of all tasks
+    """
+    values, vectors = th.linalg.eigh(pooled)
+    largest = values.amax(-1, keepdim=True).clamp_min(1e-300)
+    unseen = (values <= PINV_CUTOFF * largest).to(pooled.dtype)
+    return (vectors * unseen.unsqueeze(-2)) @ vectors.mT
 
 
 def gls_information(

@@ -73,6 +73,11 @@ class KnownPriorMeta(ThompsonMeta):
         super()._check_shapes()
         self._starting_prior()
 
+    @property
+    def is_exploring(self) -> bool:
+        """Never: every task begins with the given prior."""
+        return False
+
     def _starting_prior(self) -> GaussianPrior:
         shape = self.stage_features.shape
         mean = checked_mean("prior_mean", self.prior_mean, shape)

@@ -66,16 +66,22 @@ def residual_squares(
     parameters: Float[Tensor, "... stage block feature"],
     *,
     bootstrap: bool = True,
+    clip: bool = False,
 ) -> Float[Tensor, "... stage"]:
     """Return ``sum_i (r_i + v(s'_i) - phi_i'theta)^2`` of every stage, from the sufficient
     statistics."""
     n_stages = parameters.shape[-3]
-    moments = target_moments(statistics, parameters, bootstrap=bootstrap)
+    moments = target_moments(statistics, parameters, bootstrap=bootstrap, clip=clip)
     squares = statistics.reward_squares
     if bootstrap and n_stages > 1:
         values = th.stack(
             [
-                successor_values(statistics, h, parameters[..., h + 1, :, :])
+                successor_values(
+                    statistics,
+                    h,
+                    parameters[..., h + 1, :, :],
+                    (0.0, float(n_stages - h - 1)) if clip else None,
+                )
                 for h in range(n_stages - 1)
             ],
             dim=-2,
@@ -93,6 +99,7 @@ def posterior_residuals(
     sigma2: Float[Tensor, "... stage"],
     *,
     bootstrap: bool = True,
+    clip: bool = False,
 ) -> tuple[Float[Tensor, "... stage"], Float[Tensor, "... stage"]]:
     """Return residual squares at the posterior mean and ``n - tr(G Cov / sigma2)`` per stage.
 
@@ -100,8 +107,8 @@ def posterior_residuals(
     the data, rather than the prior, determine.
     """
     given = posterior(prior, statistics, sigma2)
-    mean = sample_parameters(given, bootstrap=bootstrap)
-    squares = residual_squares(statistics, mean, bootstrap=bootstrap)
+    mean = sample_parameters(given, bootstrap=bootstrap, clip=clip)
+    squares = residual_squares(statistics, mean, bootstrap=bootstrap, clip=clip)
     determined = (given.root * (statistics.gram @ given.root)).sum((-1, -2, -3)) / sigma2
     return squares, (statistics.successor_counts.sum(-1) - determined).clamp_min(0)
 

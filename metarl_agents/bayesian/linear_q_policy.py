@@ -24,6 +24,8 @@ class LinearQPolicies:
         taken, so that one-hot features do not favour low indices in the first episodes
     """
 
+    counts_stages = True  # where observations do not tell the stage, episode starts do
+
     def __init__(
         self,
         features: StageFeatures,
@@ -126,8 +128,8 @@ class LinearQPolicies:
         counters = np.zeros(len(rows), dtype=np.int64) if state is None else state[0]
         if episode_start is not None:
             counters = np.where(episode_start, 0, counters)
-        # A fixed-horizon episode ends with the last stage, so the counter starts again by itself.
-        return counters, ((counters + 1) % self.features.n_stages,)
+        stages = np.minimum(counters, self.features.n_stages - 1)
+        return stages, (counters + 1,)
 
     def _greedy(
         self, stage: int, rows: np.ndarray, tasks: np.ndarray, deterministic: bool

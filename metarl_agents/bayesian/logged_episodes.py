@@ -100,7 +100,7 @@ def read_episodes(path: str | Path) -> list[EpisodeBatch]:
     :raises ValueError: if a column is missing, a value is not a number, or an episode has a gap
     """
     path = Path(path)
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         names = _observation_columns(path, rows.fieldnames or ())
         tasks: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(dict))

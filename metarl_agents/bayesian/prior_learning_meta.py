@@ -1,7 +1,7 @@
 """Thompson sampling whose prior is learned from the tasks it has finished."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch as th
@@ -20,6 +20,7 @@ from metarl_agents.bayesian.hierarchical import (
     gls_information,
     gls_mean,
     isotropic_variance,
+    unseen_directions,
 )
 from metarl_agents.bayesian.least_squares import (
     estimation_noise,
@@ -27,7 +28,8 @@ from metarl_agents.bayesian.least_squares import (
     ols_covariance,
     ols_mean,
 )
-from metarl_agents.bayesian.linear_gaussian import GaussianPrior, square_root
+from metarl_agents.bayesian.linear_gaussian import GaussianPrior, Transitions, square_root
+from metarl_agents.bayesian.logged_episodes import Logs, logged_transitions
 from metarl_agents.bayesian.rlsvi import target_moments
 from metarl_agents.bayesian.stage_features import FeatureFunction
 from metarl_agents.bayesian.task_records import TaskRecords
@@ -51,7 +53,7 @@ class PriorLearningMeta(ThompsonMeta):
         all; None where it is not known
     :param estimator: "ols" averages gated least-squares estimates; "gls" weighs every direction of
         every task by its information and needs no gate; "em" maximises the marginal likelihood
-    :param n_exploration_tasks: K0
+    :param n_exploration_tasks: K0; tasks that are played at once count together
     :param warm_start: "tasks" explores in the first K0 tasks; "episodes" moreover begins every
         later task with the prior-independent prior, block by block until its own data pass the gate
     :param update: "continual" learns from all finished tasks, "freeze" from the first K0 only
@@ -64,7 +66,7 @@ class PriorLearningMeta(ThompsonMeta):
         :func:`.schedule_width`), "bootstrap" (see :func:`.bootstrap_width`) or "mean_uncertainty"
         (the posterior covariance of the mean; "gls" and "em"); None stands for the algorithm's own
     :param widening_scale: c_w of the schedule
-    :param n_em_iterations: per finished task, started from the last prior
+    :param n_em_iterations: of the isotropic fit, and of "em" which starts from it
     :param shrinkage: of the covariance to an isotropic one, in tasks ("em")
     """
 
@@ -170,6 +172,8 @@ class PriorLearningMeta(ThompsonMeta):
         super()._check_shapes()
         if self.prior_covariance is not None:
             self._known_covariance()
+        if self._records.names:
+            self._check_record_shape(self._records)
 
     @property
     def _estimator(self) -> str:
@@ -215,14 +219,52 @@ class PriorLearningMeta(ThompsonMeta):
 
     # Learning it.
 
-    def _learn_prior(self, belief: TaskBelief) -> dict[str, float]:
-        if self.update == "freeze" and not self.is_exploring:
+    def _learn_prior(self, beliefs: Sequence[TaskBelief], *, logged: bool) -> dict[str, float]:
+        if self.update == "freeze" and not self.is_exploring and not logged:
             return {}
-        self._record(belief)
+        for belief in beliefs:
+            self._record(belief)
         prior = getattr(self, f"_prior_by_{self._estimator}")()
         self._records["mean"], self._records["covariance"] = prior
         widths = th.diagonal(prior[1], dim1=-2, dim2=-1)
         return {"prior_variance": float(widths.mean()), **self._gate_report()}
+
+    def fit_prior(self, episodes: Logs, *, n_passes: int = 2) -> Self:
+        """Learn the prior from logged interactions, as if their tasks had just been finished.
+
+        The logged tasks count as exploration tasks: an agent with enough of them meets its first
+        new task with the learned prior.
+
+        :param episodes: a CSV file (see :func:`.logged_episodes.read_episodes`), one batch per
+            task, or one batch with a task axis
+        :param n_passes: how often the logs are read; later passes value successors under the prior
+            that the earlier ones learned
+        :raises TypeError: if ``episodes`` is something else
+        :raises ValueError: if the logs hold no task, or do not fit the env; the agent then stays as
+            it was
+        """
+        self._require_features()
+        check_positive("n_passes", n_passes, whole=True)
+        logged = logged_transitions(self.stage_features, episodes, self.device)
+        before, n_before = self._learned_state(), self.n_tasks_seen
+        try:
+            for _ in range(n_passes):
+                beliefs = [self._logged_belief(transitions) for transitions in logged]
+                self._restore_learned_state(before)
+                self.n_tasks_seen = n_before
+                self._learn_from(beliefs, logged=True)
+        except BaseException:
+            self._restore_learned_state(before)
+            self.n_tasks_seen = n_before
+            raise
+        return self
+
+    def _logged_belief(self, transitions: Transitions) -> TaskBelief:
+        """Return what a logged task teaches, repeated for every replicate."""
+        lead = (self.n_replicates, *[-1] * 8)
+        repeated = Transitions(*(field.expand(*lead[: field.ndim]) for field in transitions))
+        belief = self._fresh_belief(range(self.n_replicates))
+        return belief.updated(repeated, keep=self._keeps_history)
 
     def _record(self, belief: TaskBelief) -> None:
         """File what the estimators need of finished tasks, task axis after the replicates."""
@@ -273,7 +315,8 @@ class PriorLearningMeta(ThompsonMeta):
             estimate = self._covariance_by_moments()
             covariance = self._where_gated(project_psd(estimate.covariance))
         mean, uncertainty = self._gls_mean(covariance)
-        return mean, self._widened(covariance, uncertainty, estimate)
+        covariance = self._widened(covariance, uncertainty, estimate)
+        return mean, covariance if estimate is None else self._where_gated(covariance)
 
     def _gls_mean(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Return the GLS mean of all finished tasks and its uncertainty."""
@@ -333,10 +376,16 @@ class PriorLearningMeta(ThompsonMeta):
         )
 
     def _where_gated(self, covariance: Tensor) -> Tensor:
-        """Return ``covariance`` where at least two tasks passed the gate, else the independent
-        one."""
+        """Return ``covariance`` where at least two tasks passed the gate, else the independent one.
+
+        Directions that no task has seen keep the independent prior in any case: an average of
+        estimates says nothing about them.
+        """
+        independent = self._independent_prior().covariance
+        unseen = unseen_directions(self._records["seen"])
+        completed = covariance + unseen @ (independent - covariance) @ unseen
         enough = (self._records.passed(self.gate_threshold).sum(1) >= 2)[..., None, None]
-        return th.where(enough, covariance, self._independent_prior().covariance)
+        return th.where(enough, completed, independent)
 
     def _gate_report(self) -> dict[str, float]:
         if not self._uses_estimates:
@@ -386,5 +435,35 @@ class PriorLearningMeta(ThompsonMeta):
         return {**super()._learned_state(), **self._records.state()}
 
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
+        records = TaskRecords.restored(self.n_replicates, state, self.device)
+        if records.names and records.names != self._record_names:
+            raise ValueError(
+                f"what was learned holds {sorted(records.names)}, and estimator="
+                f"{self._estimator!r} with these arguments needs {sorted(self._record_names)}: "
+                "leave estimator and prior_covariance as they were saved"
+            )
+        if records.names and hasattr(self, "stage_features"):
+            self._check_record_shape(records)
         super()._restore_learned_state(state)
-        self._records = TaskRecords.restored(self.n_replicates, state, self.device)
+        self._records = records
+
+    @property
+    def _record_names(self) -> set[str]:
+        """What the estimator in use keeps of finished tasks."""
+        names = {"seen", "mean", "covariance"}
+        if self._estimator == "gls" and self.prior_covariance is not None:
+            return names | {"information", "evidence"}
+        names |= {"grams", "moments"}
+        if self._uses_estimates:
+            names |= {"estimates", "noise"} if self._estimates_covariance else {"estimates"}
+        return names
+
+    def _check_record_shape(self, records: TaskRecords) -> None:
+        known = tuple(records["mean"].shape)
+        expected = (self.n_replicates, *self.stage_features.shape)
+        if known != expected:
+            raise ValueError(
+                f"the prior that was learned has shape (replicates, stages, blocks, features) = "
+                f"{known}, the env needs {expected}: use an env with the same features, and pass "
+                "env_kwargs= where the env had them"
+            )

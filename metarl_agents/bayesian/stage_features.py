@@ -1,5 +1,7 @@
 """Ask an environment for the features of its optimal Q-function, and check what it answers."""
 
+import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +80,7 @@ class StageFeatures:
         :return: shape (..., A, m), float64
         :raises ValueError: if the features have another shape, are not finite, or leave their block
         """
+        observations = self._typed(observations)
         lead = observations.shape[: observations.ndim - len(self.observation_space.shape or ())]
         values = np.asarray(self._features(stage, observations), dtype=np.float64)
         expected = (*lead, self.n_actions, self.n_features)
@@ -102,6 +105,7 @@ class StageFeatures:
 
     def masks(self, observations: np.ndarray) -> np.ndarray:
         """Return which actions are allowed, shape (..., A), bool."""
+        observations = self._typed(observations)
         lead = observations.shape[: observations.ndim - len(self.observation_space.shape or ())]
         if self._masks is None:
             return np.ones((*lead, self.n_actions), dtype=bool)
@@ -121,7 +125,16 @@ class StageFeatures:
     def stages(self, observations: np.ndarray) -> np.ndarray:
         """Return the stage of every observation, shape (...), int, at most H - 1."""
         assert self._stages is not None
-        return np.minimum(np.asarray(self._stages(observations), dtype=np.int64), self.n_stages - 1)
+        return np.minimum(
+            np.asarray(self._stages(self._typed(observations)), dtype=np.int64), self.n_stages - 1
+        )
+
+    def _typed(self, observations: np.ndarray) -> np.ndarray:
+        """Return observations of a discrete space as integers; batches of episodes hold floats."""
+        dtype = self.observation_space.dtype
+        whole = dtype is not None and not np.issubdtype(dtype, np.floating)
+        observations = np.asarray(observations)
+        return observations.astype(dtype, copy=False) if whole else observations
 
     def batched(self, observation: np.ndarray) -> tuple[np.ndarray, bool]:
         """Return observations with one leading axis, and whether they had one."""
@@ -167,13 +180,16 @@ def features_of(
             "features=callable and n_stages=int to the agent"
         )
     declared = _member(env, "n_feature_blocks") if features is None else None
+    declared_width = _member(env, "n_features") if features is None else None
     return StageFeatures(
         function,
-        _member(env, "action_masks"),
+        _masks_of(env),
         _member(env, "stages"),
         n_stages=int(stages),
         n_actions=int(actions.n),
-        n_features=_n_features(function, env.observation_space),
+        n_features=_n_features(function, env.observation_space)
+        if declared_width is None
+        else int(declared_width),
         n_blocks=int(declared or 1) if covariance == "block" else 1,
         observation_space=env.observation_space,
     )
@@ -187,12 +203,33 @@ def _member(env: VecEnv, name: str) -> Any | None:
 
 
 def _n_features(function: FeatureFunction, space: spaces.Space[Any]) -> int:
-    """Return d, read off the features of an all-zero observation."""
-    zero = np.zeros((1, *(space.shape or ())), dtype=np.float64)
-    values = np.asarray(function(0, zero))
+    """Return d, read off the features of some observation."""
+    probe = copy.deepcopy(space)
+    probe.seed(0)
+    values = np.asarray(function(0, np.asarray(probe.sample())[None]))
     if values.ndim != 3:
         raise ValueError(
             f"features(0, observations) has shape {values.shape}: return "
             "(n_observations, n_actions, n_features)"
         )
     return int(values.shape[-1])
+
+
+def _masks_of(env: VecEnv) -> MaskFunction | None:
+    """Return the env's masks as a function of observations.
+
+    :raises ValueError: if they can only be asked for the current state
+    """
+    masks = _member(env, "action_masks")
+    if masks is None:
+        return None
+    signature = inspect.signature(masks)
+    for arguments in ((), (None,)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            raise ValueError(
+                f"action_masks{signature} of the env must take observations and work without them: "
+                "define action_masks(self, observations=None), None meaning the current state"
+            ) from None
+    return masks

@@ -36,7 +36,7 @@ def stage_transitions(
     out = _Buffers(features, n_tasks, n_episodes)
     actions = episodes.actions.cpu().numpy().reshape(n_tasks, n_episodes, n_steps).astype(np.int64)
     for stage in range(min(n_steps, features.n_stages)):
-        out.put_step(stage, rows[:, :, stage], actions[..., stage])
+        out.put_step(stage, rows[:, :, stage], actions[..., stage], mask[..., stage])
         out.rewards[:, stage] = rewards[..., stage] * mask[..., stage]
         out.weights[:, stage] = mask[..., stage]
     for stage in range(min(n_steps, features.n_stages - 1)):
@@ -63,16 +63,20 @@ class _Buffers:
         self.successor_features = np.zeros((*per_action, features.block_size))
         self.successor_masks = np.zeros(per_action, dtype=bool)
 
-    def put_step(self, stage: int, rows: np.ndarray, actions: np.ndarray) -> None:
-        values = self.of(stage, rows)
-        taken = np.take_along_axis(values, actions[..., None, None], axis=-2)
-        self.features[:, stage] = taken.squeeze(-2)
-        self.blocks[:, stage] = actions if self.of.n_blocks > 1 else 0
+    def put_step(
+        self, stage: int, rows: np.ndarray, actions: np.ndarray, exists: np.ndarray
+    ) -> None:
+        chosen = actions[exists]
+        values = self.of(stage, rows[exists])
+        self.features[:, stage][exists] = values[np.arange(len(chosen)), chosen]
+        if self.of.n_blocks > 1:
+            self.blocks[:, stage][exists] = chosen
 
     def put_successor(self, stage: int, rows: np.ndarray, exists: np.ndarray) -> None:
-        masks = self.of.masks(rows) & exists[..., None]
-        self.successor_features[:, stage] = self.of(stage + 1, rows) * masks[..., None]
-        self.successor_masks[:, stage] = masks
+        masks = self.of.masks(rows[exists])
+        self.successor_masks[:, stage][exists] = masks
+        values = self.of(stage + 1, rows[exists]) * masks[..., None]
+        self.successor_features[:, stage][exists] = values
 
     def transitions(self, device: th.device | str) -> Transitions:
         fields = (getattr(self, name) for name in Transitions._fields)

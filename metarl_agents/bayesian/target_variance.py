@@ -28,7 +28,7 @@ def given_variance(sigma2: float | Sequence[float], n_stages: int) -> Float[Tens
 
 
 def estimated_variance(
-    sums: Float[Tensor, "2 replicate stage"], initial: float
+    sums: Float[Tensor, "2 replicate stage"], initial: float | Tensor
 ) -> Float[Tensor, "replicate stage"]:
     """Return residual squares over degrees of freedom, ``initial`` where there are too few.
 
@@ -40,16 +40,32 @@ def estimated_variance(
 
 
 def residual_sums(
-    belief: TaskBelief, n_replicates: int, *, bootstrap: bool
+    belief: TaskBelief,
+    so_far: Float[Tensor, "2 replicate stage"],
+    *,
+    bootstrap: bool,
+    clip: bool,
+    n_iterations: int = 5,
 ) -> Float[Tensor, "2 replicate stage"]:
     """Return residual squares of the posterior means and their degrees of freedom.
 
-    Posterior means, not least squares: without a prior an ill-conditioned stage multiplies the
-    errors of the next one, and one such task would spoil the pooled variance.
+    The posterior means depend on the variance that is looked for, so the sums are iterated from the
+    variance that was in use: otherwise a bad first guess would stay in them for ever. They are
+    posterior means, not least squares, since without a prior an ill-conditioned stage multiplies
+    the errors of the next one, and one such task would spoil the pooled variance.
 
     :param belief: of finished tasks, replicates outermost
+    :param so_far: the sums of earlier tasks, which the iteration pools with the new ones
     """
-    squares, dof = posterior_residuals(
-        belief.effective_prior(), belief.statistics, belief.sigma2, bootstrap=bootstrap
-    )
-    return th.stack([squares, dof]).unflatten(1, (n_replicates, -1)).sum(2)
+    n_replicates = so_far.shape[1]
+    variance = belief.sigma2
+    for _ in range(n_iterations):
+        squares, dof = posterior_residuals(
+            belief.effective_prior(), belief.statistics, variance, bootstrap=bootstrap, clip=clip
+        )
+        sums = th.stack([squares, dof]).unflatten(1, (n_replicates, -1)).sum(2)
+        pooled = estimated_variance(
+            so_far + sums, belief.sigma2.unflatten(0, (n_replicates, -1))[:, 0]
+        )
+        variance = pooled.repeat_interleave(len(variance) // n_replicates, dim=0)
+    return sums

@@ -27,6 +27,11 @@ class TaskRecords:
     def __setitem__(self, name: str, value: Tensor) -> None:
         self._tensors[name] = value
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all tensors; empty before the first task is finished."""
+        return set(self._tensors)
+
     def add(self, name: str, values: Tensor) -> None:
         """Add finished tasks to a sum.
 

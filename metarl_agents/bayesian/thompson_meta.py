@@ -16,7 +16,6 @@ from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief, ValueModel
 from metarl_agents.bayesian.exact_regret import ExactRegret
 from metarl_agents.bayesian.linear_gaussian import (
     GaussianPrior,
-    Transitions,
     empty_statistics,
     isotropic_prior,
 )
@@ -24,7 +23,6 @@ from metarl_agents.bayesian.linear_q_policy import (
     LinearQPolicies,
     LinearQPolicy,
 )
-from metarl_agents.bayesian.logged_episodes import logged_transitions
 from metarl_agents.bayesian.stage_features import FeatureFunction, StageFeatures, features_of
 from metarl_agents.bayesian.stage_transitions import stage_transitions
 from metarl_agents.bayesian.target_variance import (
@@ -54,12 +52,13 @@ class ThompsonMeta(MetaAlgorithm):
         with its own tasks and its own prior; must divide the number of sub-environments
     :param sigma2: variance of the regression targets: a number, one number per stage, or
         "estimate" for the pooled residual variance of the finished tasks
-    :param initial_sigma2: used until two tasks are finished, with ``sigma2="estimate"``
+    :param initial_sigma2: used in the first tasks, with ``sigma2="estimate"``
     :param prior_precision: lambda of the prior-independent prior ``N(0, I / lambda)``
     :param covariance: "block" keeps one covariance per block of features where the env declares
         blocks, "full" one per stage
     :param clip_values: clip sampled values to [0, stages left] (Agrawal, Chen, Jiang 2021)
-    :param n_uniform_episodes: episodes at the start of an exploration task that act uniformly
+    :param n_uniform_episodes: episodes that act uniformly, at the start of a task that begins with
+        the prior-independent prior
     :param features: replaces the env's ``features``; not saved, hand it to ``load`` again
     :param n_stages: replaces the env's ``n_stages``
     :param track_regret: compute the exact regret of every episode's policy, where the env can
@@ -125,7 +124,18 @@ class ThompsonMeta(MetaAlgorithm):
         check_choice("covariance", self.covariance, ("block", "full"))
         if isinstance(self.sigma2, str):
             check_choice("sigma2", self.sigma2, ("estimate",))
+        elif isinstance(self.sigma2, bool):
+            raise TypeError(f"sigma2={self.sigma2!r} must be a number")
         check_positive("n_uniform_episodes", self.n_uniform_episodes, whole=True, zero=True)
+        if self.n_uniform_episodes > self.n_episodes_per_task:
+            raise ValueError(
+                f"n_uniform_episodes={self.n_uniform_episodes} is more than "
+                f"n_episodes_per_task={self.n_episodes_per_task}: leave episodes to learn in"
+            )
+        if self.n_stages is not None:
+            check_positive("n_stages", self.n_stages, whole=True)
+        if not isinstance(self.clip_values, bool):
+            raise TypeError(f"clip_values={self.clip_values!r} must be True or False")
 
     def _setup_model(self) -> None:
         if self.env is None:
@@ -144,7 +154,15 @@ class ThompsonMeta(MetaAlgorithm):
 
     def _check_shapes(self) -> None:
         """Raise ``ValueError`` where an argument does not fit the env's stages and features."""
+        self._check_residual_shape(self._residuals)
         self.target_variance()
+
+    def _check_residual_shape(self, residuals: Tensor) -> None:
+        if residuals.shape[-1] != self.stage_features.n_stages:
+            raise ValueError(
+                f"the agent learned in an env with {residuals.shape[-1]} stages, this one has "
+                f"{self.stage_features.n_stages}: use an env of the same family and arguments"
+            )
 
     def _make_features(self) -> StageFeatures:
         assert self.env is not None
@@ -175,17 +193,20 @@ class ThompsonMeta(MetaAlgorithm):
 
     @property
     def is_exploring(self) -> bool:
-        """Whether the next task is one of the first, played under the prior-independent prior."""
-        return False
+        """Whether the next task begins with the prior-independent prior."""
+        return True
 
     @property
     def _keeps_history(self) -> bool:
         """Whether the prior estimator needs single transitions, not only sums."""
         return False
 
-    def _learn_prior(self, belief: TaskBelief) -> dict[str, float]:
-        """Learn from finished tasks (leading axis R B, replicates outermost); return what to
-        log."""
+    def _learn_prior(self, beliefs: Sequence[TaskBelief], *, logged: bool) -> dict[str, float]:
+        """Learn from finished tasks; return what to log.
+
+        :param beliefs: each with leading axis R B, replicates outermost
+        :param logged: whether they come from a log
+        """
         return {}
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
@@ -313,17 +334,22 @@ class ThompsonMeta(MetaAlgorithm):
         if data.regret is not None:
             self._regrets.append(data.regret.reshape(self.n_replicates, -1, data.regret.shape[1]))
             logs["task_regret"] = float(data.regret.sum(1).mean())
-        logs.update(self._learn_from(data.belief))
+        logs.update(self._learn_from([data.belief]))
         logs["n_tasks"] = float(self.n_tasks_seen)
         return logs
 
-    def _learn_from(self, belief: TaskBelief) -> dict[str, float]:
-        if isinstance(self.sigma2, str):
-            self._residuals = self._residuals + residual_sums(
-                belief, self.n_replicates, bootstrap=self._bootstrap
-            )
-        logs = self._learn_prior(belief)
-        self.n_tasks_seen += len(belief.sigma2) // self.n_replicates
+    def _learn_from(
+        self, beliefs: Sequence[TaskBelief], *, logged: bool = False
+    ) -> dict[str, float]:
+        """Learn from finished tasks, several rounds of them where they were logged."""
+        for belief in beliefs:
+            if isinstance(self.sigma2, str):
+                self._residuals = self._residuals + residual_sums(
+                    belief, self._residuals, bootstrap=self._bootstrap, clip=self.clip_values
+                )
+        logs = self._learn_prior(beliefs, logged=logged)
+        for belief in beliefs:
+            self.n_tasks_seen += len(belief.sigma2) // self.n_replicates
         return logs
 
     @property
@@ -369,53 +395,30 @@ class ThompsonMeta(MetaAlgorithm):
             finished=lambda: self.n_tasks_seen >= target,
         )
 
-    def fit_prior(
-        self, episodes: str | Path | EpisodeBatch | Sequence[EpisodeBatch], *, n_passes: int = 2
-    ) -> Self:
-        """Learn the prior from logged interactions, as if their tasks had just been finished.
-
-        The logged tasks count as exploration tasks: an agent with enough of them meets its first
-        new task with the learned prior.
-
-        :param episodes: a CSV file (see :func:`.logged_episodes.read_episodes`), one batch per
-            task, or one batch with a task axis
-        :param n_passes: how often the logs are read; later passes value successors under the prior
-            that the earlier ones learned
-        :raises ValueError: if the logs hold no task, or do not fit the env; the agent then stays as
-            it was
-        """
-        self._require_features()
-        check_positive("n_passes", n_passes, whole=True)
-        logged = logged_transitions(self.stage_features, episodes, self.device)
-        before, n_before = self._learned_state(), self.n_tasks_seen
-        try:
-            for _ in range(n_passes):
-                beliefs = [self._logged_belief(transitions) for transitions in logged]
-                self._restore_learned_state(before)
-                self.n_tasks_seen = n_before
-                for belief in beliefs:
-                    self._learn_from(belief)
-        except BaseException:
-            self._restore_learned_state(before)
-            self.n_tasks_seen = n_before
-            raise
-        return self
-
-    def _logged_belief(self, transitions: Transitions) -> TaskBelief:
-        """Return what a logged task teaches, repeated for every replicate."""
-        lead = (self.n_replicates, *[-1] * 8)
-        repeated = Transitions(*(field.expand(*lead[: field.ndim]) for field in transitions))
-        belief = self._fresh_belief(range(self.n_replicates))
-        return belief.updated(repeated, keep=self._keeps_history)
-
     def _learned_state(self) -> dict[str, Tensor]:
         state = {"residuals": self._residuals} if hasattr(self, "_residuals") else {}
         if self._regrets:
             state["regret_history"] = th.as_tensor(self.regret_history)
         return state
 
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Replace the env by one with the same stages and features; see SB3's ``set_env``.
+
+        :raises ValueError: if it has others; the agent then stays in its env
+        """
+        before = self.env
+        try:
+            super().set_env(env, force_reset)
+        except ValueError:
+            self.env = before
+            if before is not None:
+                self._setup_model()
+            raise
+
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
         residuals, regret = state.get("residuals"), state.get("regret_history")
+        if residuals is not None and hasattr(self, "stage_features"):
+            self._check_residual_shape(residuals)
         if residuals is not None and residuals.shape[1] != self.n_replicates:
             raise ValueError(
                 f"n_replicates={self.n_replicates}, but the state is of {residuals.shape[1]} "

@@ -214,12 +214,13 @@ def _play(
 ) -> EpisodeBatch | None:
     observations = cast(np.ndarray, venv.reset())
     state: Any | None = None
-    task_start = np.ones(venv.num_envs, dtype=bool)
+    starts = np.ones(venv.num_envs, dtype=bool)
+    counts_stages = getattr(policies, "counts_stages", False)
     while recorder.running.any():
         masks = _action_masks(venv) if recorder.with_masks else None
-        actions, state, dist_params = _act(policies, observations, state, task_start, deterministic)
-        task_start = np.zeros(venv.num_envs, dtype=bool)
+        actions, state, dist_params = _act(policies, observations, state, starts, deterministic)
         new_obs, rewards, dones, infos = venv.step(_legal(venv.action_space, actions))
+        starts = dones.copy() if counts_stages else np.zeros_like(starts)
         running = recorder.running
         recorder.add(observations, actions, rewards, dist_params, masks, new_obs, dones, infos)
         observations = cast(np.ndarray, new_obs)
@@ -243,14 +244,14 @@ def _act(
     policies: ActingPolicies,
     observations: np.ndarray,
     state: Any | None,
-    task_start: np.ndarray,
+    starts: np.ndarray,
     deterministic: bool,
 ) -> tuple[np.ndarray, Any | None, np.ndarray]:
     act = getattr(policies, "act", None)
     if act is not None:
-        actions, state, dist_params = act(observations, state, task_start, deterministic)
+        actions, state, dist_params = act(observations, state, starts, deterministic)
         return np.asarray(actions), state, np.asarray(dist_params)
-    actions, state = policies.predict(observations, state, task_start, deterministic)
+    actions, state = policies.predict(observations, state, starts, deterministic)
     return np.asarray(actions), state, np.zeros((len(observations), 0))
 
 

@@ -13,6 +13,10 @@ __all__ = ["ActingPolicies", "PolicyList", "PolicyPredictor", "TaskPolicies", "s
 class ActingPolicies(Protocol):
     """What acts in M tasks at once, all that collecting episodes needs.
 
+    With an attribute `counts_stages = True` it is told where every episode starts
+    (`episode_start`); otherwise only where the task does, since a recurrent state is carried
+    across the episodes of a task.
+
     Two optional methods: `act(observation, state, episode_start, deterministic)` returns
     `(actions, state, dist_params)` with actions before clipping and the parameters (M, P) of the
     distributions they were drawn from; `action_probabilities(observations, stage=None,
@@ -64,6 +68,11 @@ class PolicyList:
         if not policies:
             raise ValueError("policies is empty: PolicyList needs at least one policy")
         self.policies = list(policies)
+
+    @property
+    def counts_stages(self) -> bool:
+        """Whether the policies want to be told where every episode starts."""
+        return all(getattr(policy, "counts_stages", False) for policy in self.policies)
 
     @property
     def n_tasks(self) -> int:

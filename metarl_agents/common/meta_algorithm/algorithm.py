@@ -351,7 +351,8 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         """A new agent from a file that `save` of this class wrote; nothing in the file is executed.
 
         :param path: the file
-        :param env: env to go on in, of any kind; None to predict only, or to call `set_env` later
+        :param env: env to go on in, of any kind; None to call `set_env` later, or to predict where
+            the agent needs no env for that
         :param device: where tensors live
         :param custom_objects: not supported, files hold no objects
         :param print_system_info: whether to print the versions here and those that wrote the file

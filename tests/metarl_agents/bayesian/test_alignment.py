@@ -11,7 +11,12 @@ from metarl_agents.bayesian.alignment import (
     total_variation,
     transition_shifts,
 )
-from metarl_agents.bayesian.linear_gaussian import GaussianPrior, add_transitions, posterior
+from metarl_agents.bayesian.linear_gaussian import (
+    GaussianPrior,
+    add_transitions,
+    posterior,
+    square_root,
+)
 from metarl_agents.bayesian.rlsvi import sample_parameters
 from tests.metarl_agents.bayesian.random_tasks import (
     random_prior,
@@ -111,9 +116,14 @@ def test_the_right_prior_needs_no_shift():
     assert alignment_distance(shift.squared_norm, NOISE_STD) == 0
 
 
-def test_singular_priors_align_within_their_range():
+@pytest.mark.parametrize("from_covariance", [False, True])
+def test_singular_priors_align_within_their_range(from_covariance):
     transitions = random_transitions(18, n_episodes=30)
     true = random_prior(19, (3, 1, 4), rank=2)
+    if from_covariance:
+        # Its zero eigenvalues are zero up to rounding, and their roots are 1e-8, which is not
+        # small enough to be rounding but counts as zero all the same.
+        true = true._replace(factor=square_root(true.covariance))
     learned = wrong_prior(true, 20)
     other, change, shift = shifted(transitions, true, learned, 1)
     noise = normal(21, 3, 1, 4)
@@ -121,13 +131,16 @@ def test_singular_priors_align_within_their_range():
         sample_parameters(posterior(prior, statistics_of(data), SIGMA2), noise)
         for prior, data in ((true, transitions), (learned, other))
     ]
-    th.testing.assert_close(draws[0], draws[1], rtol=0, atol=ROUNDING)
+    th.testing.assert_close(draws[0], draws[1], rtol=0, atol=1e-7)
     th.testing.assert_close(shift.squared_norm, (change**2).sum(-1))
 
 
-def test_means_that_differ_where_the_prior_has_no_variance_never_align():
+@pytest.mark.parametrize("from_covariance", [False, True])
+def test_means_that_differ_where_the_prior_has_no_variance_never_align(from_covariance):
     transitions = random_transitions(22, n_episodes=30)
     true = random_prior(23, (3, 1, 4), rank=2)
+    if from_covariance:
+        true = true._replace(factor=square_root(true.covariance))
     shift = noise_shift(true, true.mean + 0.1, statistics_of(transitions).gram, SIGMA2)
     assert shift.squared_norm.isinf().all()
     distance = alignment_distance(shift.squared_norm, NOISE_STD)

@@ -160,7 +160,7 @@ def test_posterior_residuals_drop_the_successors_of_a_bandit():
 
 
 def numpy_noise(transitions, fit, n_blocks, *, sandwich, propagate):
-    """The covariance of the estimates, transition by transition in the space of d = C m features."""
+    """The covariance of the estimates, transition by transition and over all d = C m features."""
     n_stages, size = transitions.features.shape[0], transitions.features.shape[-1]
     total, parameters = [None] * n_stages, fit.parameters
     for h in reversed(range(n_stages)):

@@ -27,7 +27,16 @@ ROWS = np.stack(np.meshgrid(np.arange(H), np.arange(S), indexing="ij"), axis=-1)
 LAYOUTS = pytest.mark.parametrize("n_blocks", [1, A])
 
 
-def stage_features(n_blocks, *, tells_stage=True):
+def table_masks(observations):
+    stage, state = np.moveaxis(np.asarray(observations).astype(int), -1, 0)
+    return MASKS[stage, state]
+
+
+def nothing_allowed(observations):
+    return np.zeros((*observations.shape[:-1], A), dtype=bool)
+
+
+def stage_features(n_blocks=1, *, tells_stage=True, masks=table_masks):
     """Observations are (stage, state); features stand in one block or in one per action."""
 
     def features(stage, observations):
@@ -36,10 +45,6 @@ def stage_features(n_blocks, *, tells_stage=True):
             return own
         wide = np.einsum("ab,...am->...abm", np.eye(A), own)
         return wide.reshape(*own.shape[:-1], A * SIZE)
-
-    def masks(observations):
-        stage, state = np.moveaxis(np.asarray(observations).astype(int), -1, 0)
-        return MASKS[stage, state]
 
     return StageFeatures(
         features,
@@ -182,10 +187,7 @@ def test_action_probabilities_find_the_stage_themselves():
 
 
 def test_a_state_without_allowed_actions_has_probabilities_too():
-    features = stage_features(1)
-    features._masks = lambda observations: np.zeros((len(observations), A), dtype=bool)
-    policies = drawn(13)
-    policies.features = features
+    policies = drawn(13, masks=nothing_allowed)
     assert (policies.action_probabilities(ROWS[0], 0).sum(-1) == 1).all()
 
 
@@ -200,7 +202,7 @@ def test_deterministic_is_greedy_for_the_posterior_mean(n_blocks):
 
 
 def test_task_i_is_drawn_from_generator_i_alone():
-    belief, features = some_belief(15), stage_features(1)
+    belief, features = some_belief(15), stage_features()
     policies = LinearQPolicies.drawn(
         features, ValueModel(), belief, np.random.default_rng(1).spawn(M)
     )
@@ -221,7 +223,7 @@ def test_draws_without_data_come_from_the_prior():
     )
     joined = TaskBelief.joined([TaskBelief(belief.prior, empty, belief.sigma2)] * n_tasks)
     rngs = np.random.default_rng(2).spawn(n_tasks)
-    draws = LinearQPolicies.drawn(stage_features(1), ValueModel(), joined, rngs).parameters
+    draws = LinearQPolicies.drawn(stage_features(), ValueModel(), joined, rngs).parameters
     deviation = np.sqrt(np.diagonal(belief.prior.covariance[0].numpy(), axis1=-2, axis2=-1))
     errors = abs(draws.mean(0) - belief.prior.mean[0].numpy())
     assert (errors <= 4 * deviation / n_tasks**0.5).all()
@@ -249,7 +251,7 @@ def test_stacking_and_indexing_lose_no_bit(n_blocks):
 
 
 def test_tasks_that_have_seen_different_numbers_of_successors_are_stacked():
-    features = stage_features(1)
+    features = stage_features()
     policies = [
         LinearQPolicy.drawn(
             features,
@@ -284,8 +286,7 @@ def test_a_policy_keeps_its_draw_when_its_source_draws_again():
 
 def stage_tellers(n_tasks):
     """Policies without stages() that take action h at stage h, in state 0 where all is allowed."""
-    policies = indifferent(21, n_tasks, tells_stage=False)
-    policies.features._masks = None
+    policies = indifferent(21, n_tasks, tells_stage=False, masks=None)
     policies.tie_keys = np.tile(np.eye(H, A), (n_tasks, 1, 1))
     return policies
 
@@ -298,8 +299,8 @@ def test_counters_keep_the_stage_where_the_env_does_not_tell_it():
         actions, state = policies.predict(rows, state, starts)
         starts = np.zeros(M, dtype=bool)
         taken.append(actions.tolist())
-    # An episode of the family has H steps, so the counters start again by themselves.
-    assert taken == [[h] * M for h in (0, 1, 2, 0, 1, 2, 0)]
+    # Beyond the last stage only an episode start goes back to the first.
+    assert taken == [[min(step, H - 1)] * M for step in range(2 * H + 1)]
 
 
 def test_counters_start_again_where_an_episode_begins():
@@ -331,11 +332,8 @@ def test_a_stage_that_cannot_be_known_is_an_error_with_both_remedies():
         stage_tellers(M).predict(np.zeros((M, 2)))
 
 
-def uniform(features=None):
-    policies = drawn(22)
-    if features is not None:
-        policies.features = features
-    return UniformPolicies(policies, np.random.default_rng(4).spawn(M))
+def uniform(**kwargs):
+    return UniformPolicies(drawn(22, **kwargs), np.random.default_rng(4).spawn(M))
 
 
 def test_uniform_policies_take_every_allowed_action_equally_often():
@@ -352,9 +350,7 @@ def test_uniform_policies_take_every_allowed_action_equally_often():
 
 
 def test_uniform_policies_spread_over_all_actions_where_none_is_allowed():
-    features = stage_features(1)
-    features._masks = lambda observations: np.zeros((len(observations), A), dtype=bool)
-    table = uniform(features).action_probabilities(ROWS[0], 0)
+    table = uniform(masks=nothing_allowed).action_probabilities(ROWS[0], 0)
     assert table.shape == (M, S, A) and np.allclose(table, 1 / A)
 
 
@@ -363,12 +359,11 @@ def test_uniform_policies_act_for_all_their_tasks_or_not_at_all():
         uniform()[0]
 
 
-def test_beliefs_of_the_whole_prior_are_legal_without_a_history():
-    # A task whose covariance is zero plays its mean, whatever the noise.
+def test_a_prior_without_variance_is_played_as_it_is():
     belief = some_belief(23)
     certain = GaussianPrior(belief.prior.mean, th.zeros_like(belief.prior.factor))
     sure = TaskBelief(certain, belief.statistics, belief.sigma2)
     rngs = np.random.default_rng(5).spawn(M)
-    policies = LinearQPolicies.drawn(stage_features(1), ValueModel(), sure, rngs)
+    policies = LinearQPolicies.drawn(stage_features(), ValueModel(), sure, rngs)
     assert np.array_equal(policies.parameters, certain.mean.numpy())
     assert np.array_equal(policies.parameters, policies.mean_parameters)

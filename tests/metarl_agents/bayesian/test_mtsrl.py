@@ -305,7 +305,7 @@ def test_features_can_be_handed_in():
 
 
 def recommendation_log():
-    agent = make(RLSVI, n_replicates=2, env_id=RECOMMENDATION, env_kwargs=None)
+    agent = make(MTSRL, n_replicates=2, env_id=RECOMMENDATION, env_kwargs=None)
     policies = agent.initial_policies([np.random.default_rng(i) for i in range(2)])
     return agent, collect_episodes(agent.env, policies, 5, seed=0)
 
@@ -324,3 +324,61 @@ def test_a_log_whose_episodes_miss_their_first_step_is_refused():
     late = late._replace(final_observations=episodes.final_observations)
     with pytest.raises(ValueError, match="belongs to another stage"):
         agent.fit_prior(late)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [
+        ({"estimator": "em"}, {"estimator": "ols"}),
+        ({"estimator": "gls", "prior_covariance": 0.1}, {"prior_covariance": None}),
+    ],
+)
+def test_a_file_of_another_estimator_is_refused_instead_of_half_forgotten(saved, loaded, tmp_path):
+    agent = make(MTSRL, n_replicates=1, **saved).learn_tasks(3, log_interval=None)
+    agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="leave estimator and prior_covariance as they were saved"):
+        MTSRL.load(tmp_path / "agent", INVERSE_BELLMAN, env_kwargs=FAMILY, device="cpu", **loaded)
+
+
+def test_an_env_with_other_features_is_refused_and_the_agent_stays_in_its_own(tmp_path):
+    agent = make(MTSRL, n_replicates=1).learn_tasks(3, log_interval=None)
+    other, before = gym.make(INVERSE_BELLMAN, **{**FAMILY, "n_features": 6}), agent.prior()[0]
+    with pytest.raises(ValueError, match="use an env with the same features"):
+        agent.set_env(other)
+    agent.learn_tasks(1, log_interval=None, reset_num_timesteps=False)
+    assert agent.prior()[0].shape == before.shape
+    agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="use an env with the same features"):
+        MTSRL.load(tmp_path / "agent", other, device="cpu")
+
+
+@pytest.mark.parametrize("algorithm", [RLSVI, MTSRL])
+def test_uniform_episodes_mean_the_same_to_all_agents_that_explore(algorithm):
+    uniform = regret_of(algorithm, n_uniform_episodes=3)
+    greedy = regret_of(algorithm)
+    reference = regret_of(RLSVI, n_uniform_episodes=3)
+    np.testing.assert_array_equal(uniform[:, :2], reference[:, :2])
+    assert not np.array_equal(uniform[:, :2, :3], greedy[:, :2, :3])
+
+
+def test_logs_are_learned_from_even_where_the_prior_is_frozen_later():
+    logs = [log(rng_seed=task, late=0.0) for task in range(6)]
+    all_logs = make(MTSRL, n_replicates=1, update="freeze").fit_prior(logs)
+    first = make(MTSRL, n_replicates=1, update="freeze").fit_prior(logs[:2])
+    assert not np.array_equal(all_logs.prior()[0], first.prior()[0])
+    frozen = all_logs.prior()[0]
+    all_logs.learn_tasks(1, log_interval=None)
+    np.testing.assert_array_equal(all_logs.prior()[0], frozen)
+
+
+def test_a_bad_first_guess_of_the_target_variance_is_forgotten():
+    variances = [
+        make(RLSVI, sigma2="estimate", initial_sigma2=initial, n_episodes_per_task=20)
+        .learn_tasks(10, log_interval=None)
+        .target_variance()
+        .mean(0)
+        .numpy()
+        for initial in (1.0, 1000.0)
+    ]
+    # The runs differ in what they explore in the first task; 4 x 200 residuals give about 5 %.
+    np.testing.assert_allclose(*variances, rtol=0.35)

@@ -18,7 +18,7 @@ N_STAGES, N_ACTIONS = 3, 2
 
 
 def numbered(stage, observations):
-    """One feature per action: 100 stage + 10 action + observation, so that each tells its origin."""
+    """One feature per action, which tells its origin: 100 stage + 10 action + observation."""
     actions = np.arange(N_ACTIONS)[:, None]
     return 100.0 * stage + 10.0 * actions + np.asarray(observations, float)[..., None, None]
 

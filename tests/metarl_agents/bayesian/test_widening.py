@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch as th
@@ -128,7 +130,7 @@ def test_bootstrap_is_positive_and_shrinks_with_the_number_of_tasks():
         bootstrap_width(sampled_estimate(7, k), resamples(8, 200, k)) for k in (10, 40, 160, 640)
     ]
     assert all((width > 0).all() for width in widths)
-    for few, many in zip(widths, widths[1:], strict=False):
+    for few, many in pairwise(widths):
         assert (many < few).all()
     # From 10 to 640 tasks the width falls by 8; the bootstrap of 10 tasks is rough.
     assert (widths[0] / widths[-1] > 4).all() and (widths[0] / widths[-1] < 16).all()
