@@ -1,4 +1,4 @@
-"""Envs that know nothing of this package: early ends, no stages(), masks and features of their own."""
+"""Envs that know nothing of this package: early ends, masks and features of their own."""
 
 import gymnasium as gym
 import numpy as np
