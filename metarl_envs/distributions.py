@@ -3,7 +3,7 @@
 Shapes: n = task_dim, the length of `Task.to_array()`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -15,10 +15,21 @@ from metarl_envs.core import FloatArray, Split, Task, TaskDistribution
 MakeTask = Callable[[FloatArray], Task]
 TaskMode = Literal["resample", "fixed"]
 
-# Spawn keys: the streams of one seed are disjoint from each other, and from the dynamics, which
-# use the seed itself.
+# Spawn keys: the streams of one seed are disjoint from each other, from the dynamics, which use the
+# seed itself, and from whatever a family draws from a population seed of the same value: the first
+# word of every task stream is one that nothing else uses.
+_TASK_NAMESPACE = 0x7A5C
 _EPISODE_KEY, _TRAIN_KEY, _TEST_KEY, _PRIOR_KEY = 1, 2, 3, 4
 _SPLIT_KEYS = {"train": _TRAIN_KEY, "test": _TEST_KEY}
+
+
+def check_seed(**seeds: Any) -> None:
+    """`ValueError` for the first argument that is no non-negative integer: `None` would draw fresh
+    entropy, so that every instance differs.
+    """
+    for name, value in seeds.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"{name}={value!r} must be a non-negative integer")
 
 
 def task_rng(seed: int, key: int) -> np.random.Generator:
@@ -27,7 +38,8 @@ def task_rng(seed: int, key: int) -> np.random.Generator:
     :param seed: a non-negative seed
     :param key: which of its streams
     """
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key,))))
+    sequence = np.random.SeedSequence(seed, spawn_key=(_TASK_NAMESPACE, key))
+    return np.random.Generator(np.random.PCG64(sequence))
 
 
 def checked_array(space: gym.Space[Any], array: ArrayLike, name: str = "task") -> FloatArray:
@@ -64,11 +76,35 @@ def check_task(distribution: TaskDistribution, task: Any) -> Task:
             f"task={task!r} is no task: give one from sample_tasks() or "
             "from task_distribution.from_array(array)"
         )
-    array = checked_array(distribution.space, task.to_array())
-    # A task of another family may have an array of the right length: its class tells.
-    if type(task) is not type(distribution.from_array(array)):
+    # A task of another family, or of other sizes, may have an array of the right length.
+    own = distribution.from_array(checked_array(distribution.space, task.to_array()))
+    if type(task) is not type(own):
         raise ValueError(f"task={task!r} belongs to another family: use sample_tasks() of this env")
+    if not _is_same(task, own):
+        raise ValueError(
+            f"task={task!r} is not built as this family's tasks are: "
+            "use sample_tasks() or task_distribution.from_array(task.to_array())"
+        )
     return task
+
+
+def check_tasks(distribution: TaskDistribution, tasks: Sequence[Any]) -> list[Task]:
+    """`tasks` as a list, or an error that says which is none of this family's.
+
+    :param distribution: the family's distribution
+    :param tasks: what the user handed in
+    """
+    if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+        raise TypeError(f"tasks={tasks!r} must be a sequence of tasks: put a single one in a list")
+    return [check_task(distribution, task) for task in tasks]
+
+
+def _is_same(task: Task, other: Task) -> bool:
+    """Whether two tasks are equal and hash alike; comparing arrays raises, and is no equality."""
+    try:
+        return bool(task == other) and hash(task) == hash(other)
+    except Exception:
+        return False
 
 
 class UniformTasks:
@@ -215,12 +251,14 @@ def sample_tasks(
         raise ValueError(f"split={split!r} must be one of {get_args(Split)}")
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
         raise ValueError(f"n={n!r} must be a non-negative integer")
+    check_seed(seed=seed)
     rng = task_rng(seed, _SPLIT_KEYS[split]) if rng is None else rng
     return [distribution.sample(rng) for _ in range(n)]
 
 
 def prior_tasks(distribution: TaskDistribution, n: int, seed: int) -> list[Task]:
     """`n` tasks to compute a prior from, of a stream that neither training nor test tasks use."""
+    check_seed(seed=seed)
     return sample_tasks(distribution, n, task_rng(seed, _PRIOR_KEY))
 
 

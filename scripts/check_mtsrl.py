@@ -5,7 +5,7 @@ run at once. Prints the regret per task over the second half of the tasks, its r
 meta-oracle's with a 95 % interval (bootstrap over replicates, paired), and whether the first tasks
 of the learners equal those of RLSVI exactly. Exits with 1 where a bar is missed.
 
-    python scripts/check_mtsrl.py [--seed 0] [--n-tasks 40] [--kernel stochastic]
+    python scripts/check_mtsrl.py [--seed 0] [--n-tasks 60] [--kernel stochastic]
 """
 
 import argparse
@@ -122,7 +122,7 @@ def main() -> int:
     """Run the check; 0 where every bar is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n-tasks", type=int, default=40)
+    parser.add_argument("--n-tasks", type=int, default=60)
     parser.add_argument("--n-episodes", type=int, default=60)
     parser.add_argument("--n-replicates", type=int, default=16)
     parser.add_argument("--n-features", type=int, default=8)

@@ -133,7 +133,7 @@ class GaussianBanditFamily(FiniteProbe):
     def mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
         """The arms' means, (M, 1, 1, A)."""
         means = np.array([task.to_array() for task in tasks], dtype=np.float64)
-        return means.reshape(-1, 1, 1, self.n_actions)
+        return means.reshape(len(tasks), 1, 1, self.n_actions)
 
     def q_prior(
         self,
@@ -146,7 +146,9 @@ class GaussianBanditFamily(FiniteProbe):
         ridge: float = 1e-4,
     ) -> tuple[FloatArray, FloatArray]:
         """The true prior, exactly: mean (1, A) and covariance (1, A, A); no argument matters."""
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
+        check_prior_options(
+            n_tasks=n_tasks, seed=seed, target=target, structure=structure, ridge=ridge
+        )
         return self.prior_mean[None].copy(), np.diag(self.prior_std**2)[None]
 
 

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from scipy.special import ndtri
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
-from metarl_envs.distributions import FiniteTasks, TaskMode, UniformTasks
+from metarl_envs.distributions import FiniteTasks, TaskMode, UniformTasks, check_tasks
 from metarl_envs.probes.finite import SMALLEST_UNIFORM
 from metarl_envs.tabular.checking import check_counts, check_deviations
 from metarl_envs.tabular.env import TabularEnv
@@ -74,11 +74,11 @@ class SignFlipFamily(TabularFamily):
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """``n_stages`` for every task, (M,)."""
-        return np.full(len(tasks), float(self.n_stages))
+        return np.full(len(check_tasks(self.task_distribution, tasks)), float(self.n_stages))
 
     def optimal_return(self, task: Task) -> float:
         """``n_stages``."""
-        return float(self.n_stages)
+        return float(self.optimal_returns([task])[0])
 
 
 class SignFlipArguments(TypedDict, total=False):
@@ -184,7 +184,7 @@ class LinearQuadraticFamily(TabularFamily):
 
     def compile(self, tasks: Sequence[Task]) -> Params:
         """Goals and gains, (B,) each."""
-        goal, gain = np.array([task.to_array() for task in tasks]).reshape(-1, 2).T
+        goal, gain = np.array([task.to_array() for task in tasks]).reshape(len(tasks), 2).T
         return {"goal": goal.copy(), "gain": gain.copy()}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
@@ -235,10 +235,14 @@ class LinearQuadraticFamily(TabularFamily):
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of linear feedback, ``-(p_0 (goal^2 + start_std^2) + q_0)``, (M,)."""
-        return np.array([self.optimal_return(task) for task in tasks])
+        tasks = check_tasks(self.task_distribution, tasks)
+        return np.array([self._optimal_return(task) for task in tasks], dtype=np.float64)
 
     def optimal_return(self, task: Task) -> float:
         """Expected return of linear feedback in one task."""
+        return float(self.optimal_returns([task])[0])
+
+    def _optimal_return(self, task: Task) -> float:
         _, p, q = self.riccati(task)
         goal = task.to_array()[0]
         return float(-(p[0] * (goal**2 + self.start_std**2) + q[0]))

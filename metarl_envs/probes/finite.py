@@ -15,12 +15,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import FiniteTasks, prior_tasks
+from metarl_envs.distributions import FiniteTasks, check_tasks, prior_tasks
 from metarl_envs.tabular.checking import (
     Structure,
     Target,
     check_counts,
     check_deviations,
+    check_observations,
     check_prior_options,
     check_stage,
     checked_policies,
@@ -91,13 +92,26 @@ class FiniteProbe(TabularFamily):
         :param observations: (..., 2), integers, possibly stored as floats
         """
         check_stage(stage, self.n_stages)
-        states = np.asarray(observations)[..., 1].astype(np.int64)
+        states = self._checked(observations)[..., 1].astype(np.int64)
         table = np.einsum("ab,sn->sabn", np.eye(self.n_actions), np.eye(self.n_states))
         return table.reshape(self.n_states, self.n_actions, self.n_features)[states]
 
     def stages(self, observations: Array) -> IntArray:
         """Stage of each observation, (...)."""
-        return np.asarray(observations)[..., 0].astype(np.int64)
+        return self._checked(observations)[..., 0].astype(np.int64)
+
+    def action_masks(self, observations: Array) -> BoolArray:
+        """All actions, (..., A)."""
+        return super().action_masks(self._checked(observations))
+
+    def _checked(self, observations: Array) -> Array:
+        observations = np.asarray(observations)
+        if observations.ndim == 0 or observations.shape[-1] != 2:
+            raise ValueError(
+                f"observations have shape {observations.shape}, but must have shape (..., 2)"
+            )
+        check_observations(observations, 0, np.array([self.n_stages, self.n_states - 1]))
+        return observations
 
     # Exact values
 
@@ -117,7 +131,7 @@ class FiniteProbe(TabularFamily):
 
     def optimal_action_values(self, tasks: Sequence[Task]) -> FloatArray:
         """Values of the actions under the best policy, (M, H, S, A)."""
-        rewards = self.mean_rewards(tasks)
+        rewards = self.mean_rewards(check_tasks(self.task_distribution, tasks))
         values, q = np.zeros((len(tasks), self.n_states)), np.zeros_like(rewards)
         for stage in reversed(range(self.n_stages)):
             q[:, stage] = rewards[:, stage] + np.einsum("sax,mx->msa", self.transitions, values)
@@ -151,7 +165,7 @@ class FiniteProbe(TabularFamily):
         """
         n_reachable = [len(states) for states in self._reachable]
         policies = checked_policies(probabilities, len(tasks), n_reachable, self.n_actions)
-        rewards = self.mean_rewards(tasks)
+        rewards = self.mean_rewards(check_tasks(self.task_distribution, tasks))
         values = np.zeros((len(tasks), self.n_states))
         for stage in reversed(range(self.n_stages)):
             states = self._reachable[stage]
@@ -162,7 +176,9 @@ class FiniteProbe(TabularFamily):
 
     def myopic_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the policy that is greedy on the mean reward, (M,)."""
-        greedy = np.eye(self.n_actions)[np.argmax(self.mean_rewards(tasks), axis=-1)]
+        greedy = np.eye(self.n_actions)[np.argmax(
+            self.mean_rewards(check_tasks(self.task_distribution, tasks)), axis=-1
+        )]
         return self.policy_returns(
             tasks, [greedy[:, stage][:, states] for stage, states in enumerate(self._reachable)]
         )
@@ -189,7 +205,9 @@ class FiniteProbe(TabularFamily):
         :param misfit: without effect
         :param ridge: without effect
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
+        check_prior_options(
+            n_tasks=n_tasks, seed=seed, target=target, structure=structure, ridge=ridge
+        )
         tasks, weights = self._weighted_tasks(n_tasks, seed)
         values = self.optimal_action_values if target == "optimal" else self.mean_rewards
         # (M, H, S, A) to (M, H, A S): one contiguous block per action.

@@ -5,12 +5,27 @@ Shapes: M tasks, S_h observations at stage h, A actions.
 
 from collections.abc import Sequence
 from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from metarl_envs.core import FloatArray
+from metarl_envs.distributions import check_seed
+
+__all__ = [
+    "Structure",
+    "Target",
+    "check_choice",
+    "check_counts",
+    "check_deviations",
+    "check_finite",
+    "check_observations",
+    "check_prior_options",
+    "check_seed",
+    "check_stage",
+    "checked_policies",
+]
 
 Target = Literal["optimal", "myopic"]
 Structure = Literal["block", "full"]
@@ -23,11 +38,18 @@ def check_counts(**counts: Any) -> None:
             raise ValueError(f"{name}={value!r} must be an integer of at least 1")
 
 
-def check_deviations(**deviations: float) -> None:
+def check_deviations(**deviations: Any) -> None:
     """`ValueError` for the first argument that is negative or not finite."""
     for name, value in deviations.items():
-        if not (isfinite(value) and value >= 0):
+        if not (_is_finite(value) and value >= 0):
             raise ValueError(f"{name}={value!r} must be a finite number of at least 0")
+
+
+def check_finite(**numbers: Any) -> None:
+    """`ValueError` for the first argument that is no finite number."""
+    for name, value in numbers.items():
+        if not _is_finite(value):
+            raise ValueError(f"{name}={value!r} must be a finite number")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -42,15 +64,43 @@ def check_stage(stage: int, n_stages: int) -> None:
         raise ValueError(f"stage={stage!r} must lie in [0, {n_stages})")
 
 
-def check_prior_options(*, n_tasks: int, target: str, structure: str, ridge: float) -> None:
+def check_observations(observations: Any, low: Any, high: Any) -> None:
+    """`ValueError` where a number lies outside its bounds, or is none.
+
+    :param observations: (..., n)
+    :param low: smallest values, (n,) or a number
+    :param high: largest values, (n,) or a number
+    """
+    array = np.asarray(observations)
+    # NaN fails both comparisons.
+    if array.dtype.kind not in "iuf" or not np.all((array >= low) & (array <= high)):
+        raise ValueError(
+            f"observations={observations!r} lie outside the observation space: "
+            f"numbers must be from {low} to {high}"
+        )
+
+
+def check_prior_options(
+    *,
+    n_tasks: int,
+    seed: int,
+    target: str,
+    structure: str,
+    ridge: float,
+    covariance_scale: float = 1.0,
+    mean_shift: float = 0.0,
+) -> None:
     """`ValueError` for options that `q_prior` does not have."""
+    check_counts(n_tasks=n_tasks)
     if n_tasks < 2:
         raise ValueError(
             f"n_tasks={n_tasks!r} must be at least 2: a covariance needs more than one task"
         )
+    check_seed(seed=seed)
     check_choice("target", target, Target)
     check_choice("structure", structure, Structure)
-    check_deviations(ridge=ridge)
+    check_deviations(ridge=ridge, covariance_scale=covariance_scale)
+    check_finite(mean_shift=mean_shift)
 
 
 def checked_policies(
@@ -83,3 +133,7 @@ def checked_policies(
             )
         policies.append(np.broadcast_to(array, shape))
     return policies
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and isfinite(value)

@@ -7,8 +7,8 @@ before S.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,7 +46,9 @@ class FiniteMDP:
         _check_distribution("initial", initial)
         if not np.all(np.isfinite(rewards)):
             raise ValueError("rewards must be finite")
-        if not (isfinite(self.discount) and 0.0 <= self.discount <= 1.0):
+        if not isinstance(self.discount, Real):
+            raise TypeError(f"discount={self.discount!r} must be one number in [0, 1]")
+        if not 0.0 <= self.discount <= 1.0:
             raise ValueError(f"discount={self.discount!r} must lie in [0, 1]")
         if self.horizon is not None and (
             isinstance(self.horizon, bool)
@@ -60,6 +62,12 @@ class FiniteMDP:
             ("initial", initial),
         ):
             object.__setattr__(self, name, array)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Unpickled arrays are writeable.
+        self.__dict__.update(state)
+        for name in ("transitions", "rewards", "initial"):
+            getattr(self, name).flags.writeable = False
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -93,8 +101,11 @@ def policy_values(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
     """Values of a policy: (..., S) without a horizon, (..., H, S) with one.
 
     :param mdp: the MDP(s)
-    :param policy: action probabilities, (..., S, A); with a horizon also (..., H, S, A), told apart
-        by the number of axes: one more than `mdp.rewards` has
+    :param policy: action probabilities. (S, A) is stationary and shared by all tasks. Without a
+        horizon (..., S, A) has the batch axes of the MDP, or more. With one, the number of axes
+        tells: as many as `mdp.rewards` has, (..., S, A), is stationary; more, (..., H, S, A) or
+        (..., 1, S, A), is staged. So (H, S, A) is staged for a single MDP and refused for a batch
+        of tasks: (1, H, S, A) is the staged policy that they share
     """
     _require_solvable(mdp)
     checked = _checked_policy(mdp, policy)
@@ -113,7 +124,7 @@ def action_values(mdp: FiniteMDP, values: ArrayLike) -> FloatArray:
         last one to nothing
     :return: (..., S, A), with a horizon (..., H, S, A)
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = _checked_values(mdp, values)
     if mdp.horizon is None:
         return mdp.rewards + mdp.discount * _expect_next(mdp, array)
     following = np.concatenate([array[..., 1:, :], np.zeros_like(array[..., :1, :])], axis=-2)
@@ -203,13 +214,54 @@ def _checked_policy(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
         raise ValueError(f"policy has shape {array.shape}, but must end in (S, A) = {core}")
     _check_distribution("policy", array)
     if mdp.horizon is not None:
-        if array.ndim != len(mdp.batch_shape) + 3:
-            array = np.broadcast_to(array[..., None, :, :], (*array.shape[:-2], mdp.horizon, *core))
+        if not _is_staged(mdp, array.shape[:-2]):
+            array = array[..., None, :, :]
         core = (mdp.horizon, *core)
-        if array.shape[-3:] != core:
-            raise ValueError(f"policy has shape {array.shape}, but must end in (H, S, A) = {core}")
-    batch = np.broadcast_shapes(mdp.batch_shape, array.shape[: array.ndim - len(core)])
+        if array.shape[-3] not in (1, mdp.horizon):
+            raise ValueError(
+                f"policy has shape {array.shape}, but must end in (H, S, A) = {core}, or in "
+                "(1, S, A) to be the same at every stage"
+            )
+    batch = _joint_batch(mdp, "policy", array.shape, len(core))
     return np.broadcast_to(array, (*batch, *core))
+
+
+def _is_staged(mdp: FiniteMDP, leading: tuple[int, ...]) -> bool:
+    """Whether the last leading axis of a policy is the stage: it has more of them than the MDP."""
+    n_axes = len(mdp.batch_shape)
+    if len(leading) > n_axes:
+        return True
+    if leading and leading[-1] == mdp.horizon and set(leading) != {1}:
+        shape = (*leading, mdp.n_states, mdp.n_actions)
+        raise ValueError(
+            f"policy of shape {shape} is ambiguous for MDPs with batch axes {mdp.batch_shape} and "
+            f"horizon {mdp.horizon}: write policy[None] (1,H,S,A) for a staged policy shared by all "
+            "tasks, or (M,1,S,A), policy[:, None], for one stationary policy per task"
+        )
+    return False
+
+
+def _joint_batch(
+    mdp: FiniteMDP, name: str, shape: tuple[int, ...], n_core: int
+) -> tuple[int, ...]:
+    """Batch axes of the MDP and of an array with `n_core` axes of its own, together."""
+    try:
+        return np.broadcast_shapes(mdp.batch_shape, shape[: len(shape) - n_core])
+    except ValueError as error:
+        raise ValueError(
+            f"{name} of shape {shape} does not fit MDPs with batch axes {mdp.batch_shape} "
+            f"(rewards {mdp.rewards.shape}): give one per MDP, or axes of length 1"
+        ) from error
+
+
+def _checked_values(mdp: FiniteMDP, values: ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    core = (mdp.n_states,) if mdp.horizon is None else (mdp.horizon, mdp.n_states)
+    if array.shape[-len(core) :] != core:
+        letters = "(S,)" if mdp.horizon is None else "(H, S)"
+        raise ValueError(f"values has shape {array.shape}, but must end in {letters} = {core}")
+    _joint_batch(mdp, "values", array.shape, len(core))
+    return array
 
 
 def _expect_next(mdp: FiniteMDP, values: FloatArray) -> FloatArray:

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import prior_tasks
+from metarl_envs.distributions import check_tasks, prior_tasks
 from metarl_envs.tabular.checking import (
     Structure,
     Target,
     check_choice,
     check_counts,
     check_deviations,
+    check_observations,
     check_prior_options,
+    check_seed,
     check_stage,
     checked_policies,
 )
@@ -58,6 +60,7 @@ class InverseBellmanFamily(TabularFamily):
         )
         check_deviations(reward_std=reward_std, task_std=task_std)
         check_choice("kernel", kernel, parts.Kernel)
+        check_seed(population_seed=population_seed)
         self.n_states, self.n_actions, self.n_stages, self.n_features = (
             n_states,
             n_actions,
@@ -87,7 +90,7 @@ class InverseBellmanFamily(TabularFamily):
         """Mean rewards (B, H, S, A): `r_h(s, a) = q_h(s, a) - sum_s' P_h(s' | s, a) max_a'
         q_{h+1}(s', a')`.
         """
-        q = self.optimal_action_values(tasks)
+        q = self._action_values(tasks)
         values = q.max(axis=-1)
         following = np.zeros_like(values)
         following[:, :-1] = values[:, 1:]
@@ -125,11 +128,15 @@ class InverseBellmanFamily(TabularFamily):
         :param observations: (..., 2), integers, possibly stored as floats
         """
         check_stage(stage, self.n_stages)
-        return self.feature_table[stage][np.asarray(observations)[..., 1].astype(np.int64)]
+        return self.feature_table[stage][self._checked(observations)[..., 1].astype(np.int64)]
+
+    def action_masks(self, observations: Array) -> BoolArray:
+        """All actions, (..., A)."""
+        return super().action_masks(self._checked(observations))
 
     def stages(self, observations: Array) -> IntArray:
         """The stage of each observation, (...)."""
-        return np.asarray(observations)[..., 0].astype(np.int64)
+        return self._checked(observations)[..., 0].astype(np.int64)
 
     # Exact values
 
@@ -140,10 +147,7 @@ class InverseBellmanFamily(TabularFamily):
 
     def optimal_action_values(self, tasks: Sequence[Task]) -> FloatArray:
         """`Q*`, (M, H, S, A)."""
-        parameters = np.array([task.to_array() for task in tasks]).reshape(
-            -1, self.n_stages, 1, 1, self.n_features
-        )
-        return sequential_dot(self.feature_table[None], parameters)
+        return self._action_values(check_tasks(self.task_distribution, tasks))
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the best policy, (M,)."""
@@ -162,7 +166,7 @@ class InverseBellmanFamily(TabularFamily):
         policies = checked_policies(
             probabilities, len(tasks), [self.n_states] * self.n_stages, self.n_actions
         )
-        rewards = self.compile(tasks)["rewards"]
+        rewards = self._mean_rewards(tasks)
         values = np.zeros((len(tasks), self.n_states))
         for stage in reversed(range(self.n_stages)):
             q = rewards[:, stage] + np.einsum("sax,mx->msa", self.transitions[stage], values)
@@ -171,7 +175,7 @@ class InverseBellmanFamily(TabularFamily):
 
     def myopic_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the policy that is greedy on the mean immediate reward, (M,)."""
-        greedy = np.eye(self.n_actions)[np.argmax(self.compile(tasks)["rewards"], axis=-1)]
+        greedy = np.eye(self.n_actions)[np.argmax(self._mean_rewards(tasks), axis=-1)]
         return self.policy_returns(tasks, [greedy[:, stage] for stage in range(self.n_stages)])
 
     def q_prior(
@@ -201,7 +205,15 @@ class InverseBellmanFamily(TabularFamily):
         :param mean_shift: added to the mean in units of standard deviations, to misspecify the
             prior
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
+        check_prior_options(
+            n_tasks=n_tasks,
+            seed=seed,
+            target=target,
+            structure=structure,
+            ridge=ridge,
+            covariance_scale=covariance_scale,
+            mean_shift=mean_shift,
+        )
         if target == "optimal":
             return misspecified(
                 self.prior_mean.copy(), self.prior_covariance.copy(), covariance_scale, mean_shift
@@ -229,7 +241,7 @@ class InverseBellmanFamily(TabularFamily):
         n = layers * s
         return FiniteMDP(
             transitions.reshape(n, self.n_actions, n),
-            self.compile(tasks)["rewards"].reshape(-1, n, self.n_actions),
+            self._mean_rewards(tasks).reshape(-1, n, self.n_actions),
             initial.reshape(n),
             horizon=layers,
         )
@@ -245,6 +257,26 @@ class InverseBellmanFamily(TabularFamily):
         from metarl_envs.tabular.inverse_bellman.rendering import chain_image
 
         return chain_image(view, self.n_states, self.n_stages)
+
+    def _checked(self, observations: Array) -> Array:
+        observations = np.asarray(observations)
+        if observations.ndim == 0 or observations.shape[-1] != 2:
+            raise ValueError(
+                f"observations have shape {observations.shape}, but must have shape (..., 2)"
+            )
+        check_observations(observations, 0, np.array([self.n_stages, self.n_states - 1]))
+        return observations
+
+    def _action_values(self, tasks: Sequence[Task]) -> FloatArray:
+        """`Q*`, (M, H, S, A), of tasks that were checked."""
+        parameters = np.array([task.to_array() for task in tasks]).reshape(
+            len(tasks), self.n_stages, 1, 1, self.n_features
+        )
+        return sequential_dot(self.feature_table[None], parameters)
+
+    def _mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
+        """Mean rewards, (M, H, S, A), of tasks that the user handed in."""
+        return self.compile(check_tasks(self.task_distribution, tasks))["rewards"]
 
     def _project(self, values: FloatArray, ridge: float) -> tuple[FloatArray, FloatArray]:
         """Parameters (M, H, d) and mean squared residuals (H,) of values (M, H, S A)."""

@@ -12,13 +12,15 @@ import gymnasium as gym
 import numpy as np
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import prior_tasks
+from metarl_envs.distributions import check_tasks, prior_tasks
 from metarl_envs.tabular.checking import (
     Structure,
     Target,
     check_choice,
     check_counts,
+    check_observations,
     check_prior_options,
+    check_seed,
     check_stage,
     checked_policies,
 )
@@ -32,7 +34,6 @@ from metarl_envs.tabular.recommendation.features import (
 )
 from metarl_envs.tabular.recommendation.tasks import (
     PopulationName,
-    RecommendationTask,
     RecommendationTasks,
     TaskNoise,
     draw_population,
@@ -74,6 +75,7 @@ class RecommendationFamily(TabularFamily):
                 f"n_recommendations={n_recommendations} must be at most n_products={n_products}"
             )
         check_choice("repeat", repeat, Repeat)
+        check_seed(population_seed=population_seed)
         self._masked = repeat == "mask"
         self.n_products, self.n_recommendations, self.repeat = n_products, n_recommendations, repeat
         self.population = draw_population(
@@ -250,7 +252,15 @@ class RecommendationFamily(TabularFamily):
         :param mean_shift: added to the mean in units of standard deviations, to misspecify the
             prior
         """
-        check_prior_options(n_tasks=n_tasks, target=target, structure=structure, ridge=ridge)
+        check_prior_options(
+            n_tasks=n_tasks,
+            seed=seed,
+            target=target,
+            structure=structure,
+            ridge=ridge,
+            covariance_scale=covariance_scale,
+            mean_shift=mean_shift,
+        )
         tasks = prior_tasks(self.task_distribution, n_tasks, seed)
         projected = [
             self._project(likes, target, ridge) for _, likes in self._like_probabilities(tasks)
@@ -306,11 +316,7 @@ class RecommendationFamily(TabularFamily):
 
     def _like_probabilities(self, tasks: Sequence[Task]) -> Iterator[tuple[slice, FloatArray]]:
         """In chunks of tasks, which they are and with what probabilities each product is liked."""
-        for task in tasks:
-            if not isinstance(task, RecommendationTask) or len(task.bias) != self.n_products:
-                raise ValueError(
-                    f"task={task!r} is no recommendation task with {self.n_products} products"
-                )
+        tasks = check_tasks(self.task_distribution, tasks)
         for where in planning.chunks(len(tasks), self._table):
             params = self.compile(tasks[where])
             yield (
@@ -327,6 +333,7 @@ class RecommendationFamily(TabularFamily):
                 f"observations have shape {observations.shape}, but must have shape "
                 f"(..., {self.n_products})"
             )
+        check_observations(observations, 0, 2)
         return observations.astype(np.float64) - 1.0
 
 

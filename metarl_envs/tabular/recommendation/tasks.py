@@ -13,7 +13,12 @@ import numpy as np
 
 from metarl_envs.core import FloatArray, TupleTask
 from metarl_envs.distributions import checked_array
-from metarl_envs.tabular.checking import check_choice, check_counts, check_deviations
+from metarl_envs.tabular.checking import (
+    check_choice,
+    check_counts,
+    check_deviations,
+    check_finite,
+)
 
 PopulationName = Literal["random", "gateway"]
 TaskNoise = Literal["gaussian", "student_t", "clusters"]
@@ -145,6 +150,7 @@ class RecommendationTasks:
     ) -> None:
         check_choice("task_noise", task_noise, TaskNoise)
         check_deviations(bias_std=bias_std, affinity_std=affinity_std)
+        check_finite(degrees_of_freedom=degrees_of_freedom)
         if not degrees_of_freedom > 2:
             raise ValueError(
                 f"degrees_of_freedom={degrees_of_freedom!r} must exceed 2, or there is no "
