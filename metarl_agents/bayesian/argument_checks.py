@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch as th
+from torch import Tensor
 
 
 def check_positive(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
@@ -82,6 +84,28 @@ def checked_covariance(name: str, value: Any, shape: tuple[int, int, int]) -> np
             "its block diagonal"
         )
     return np.ascontiguousarray(own)
+
+
+def checked_prior(mean: Tensor, covariance: Tensor) -> None:
+    """Raise unless a learned prior is one: shapes that fit, float64, finite, and a covariance.
+
+    :param mean: shape (R, H, C, m)
+    :param covariance: shape (R, H, C, m, m)
+    :raises ValueError: with what is wrong
+    """
+    if mean.ndim != 4 or covariance.shape != (*mean.shape, mean.shape[-1]):
+        raise ValueError(
+            f"the learned prior has shapes {tuple(mean.shape)} and {tuple(covariance.shape)}: the "
+            "state is damaged"
+        )
+    if mean.dtype != th.float64 or covariance.dtype != th.float64:
+        raise ValueError(f"the learned prior is {mean.dtype}, not float64: the state is damaged")
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("the learned prior is not finite: the state is damaged")
+    scale = covariance.abs().amax().clamp_min(1e-300)
+    symmetric = (covariance - covariance.mT).abs().amax() <= 1e-8 * scale
+    if not symmetric or th.linalg.eigvalsh(covariance).amin() < -1e-8 * scale:
+        raise ValueError("the learned prior covariance is no covariance: the state is damaged")
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ compare with bandit-only meta-learners; which ones exactly is our reading.
 """
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
 
 from metarl_agents.bayesian.known_prior_meta import KnownPriorMeta
 from metarl_agents.bayesian.prior_learning_meta import PriorLearningMeta
@@ -57,8 +58,8 @@ class MetaMAB(PriorLearningMeta):
     _learns_covariance = True
     _default_estimator = "em"
 
-    def _make_features(self) -> StageFeatures:
-        return arm_features(super()._make_features())
+    def _make_features(self, venv: VecEnv) -> StageFeatures:
+        return arm_features(super()._make_features(venv))
 
 
 def arm_features(features: StageFeatures) -> StageFeatures:

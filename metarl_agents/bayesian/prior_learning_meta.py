@@ -11,6 +11,7 @@ from metarl_agents.bayesian.argument_checks import (
     check_choice,
     check_positive,
     checked_covariance,
+    checked_prior,
 )
 from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief
 from metarl_agents.bayesian.hierarchical import (
@@ -246,16 +247,14 @@ class PriorLearningMeta(ThompsonMeta):
         self._require_features()
         check_positive("n_passes", n_passes, whole=True)
         logged = logged_transitions(self.stage_features, episodes, self.device)
-        before, n_before = self._learned_state(), self.n_tasks_seen
+        before = self._learned_state()
         try:
             for _ in range(n_passes):
                 beliefs = [self._logged_belief(transitions) for transitions in logged]
                 self._restore_learned_state(before)
-                self.n_tasks_seen = n_before
                 self._learn_from(beliefs, logged=True)
         except BaseException:
             self._restore_learned_state(before)
-            self.n_tasks_seen = n_before
             raise
         return self
 
@@ -442,8 +441,10 @@ class PriorLearningMeta(ThompsonMeta):
                 f"{self._estimator!r} with these arguments needs {sorted(self._record_names)}: "
                 "leave estimator and prior_covariance as they were saved"
             )
-        if records.names and hasattr(self, "stage_features"):
-            self._check_record_shape(records)
+        if records.names:
+            checked_prior(records["mean"], records["covariance"])
+            if hasattr(self, "stage_features"):
+                self._check_record_shape(records)
         super()._restore_learned_state(state)
         self._records = records
 

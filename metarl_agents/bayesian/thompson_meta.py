@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from metarl_agents.bayesian.argument_checks import check_choice, check_positive
@@ -66,7 +67,6 @@ class ThompsonMeta(MetaAlgorithm):
 
     policy_aliases: ClassVar[dict[str, Any]] = {"LinearQPolicy": LinearQPolicy}
     _unsaved_arguments: ClassVar[frozenset[str]] = frozenset({"features"})
-    _counter_names: ClassVar[tuple[str, ...]] = (*MetaAlgorithm._counter_names, "n_tasks_seen")
     _bootstrap = True  # False: regress on immediate rewards only
 
     def __init__(
@@ -145,12 +145,27 @@ class ThompsonMeta(MetaAlgorithm):
                 f"n_replicates={self.n_replicates} must divide the number of sub-environments, "
                 f"{self.env.num_envs}"
             )
-        self.stage_features = self._make_features()
+        self._use_features(self.env)
         self.exact_regret = ExactRegret(self.env, self.stage_features.n_stages)
-        if not hasattr(self, "_residuals"):
-            shape = (2, self.n_replicates, self.stage_features.n_stages)
-            self._residuals = th.zeros(shape, dtype=th.float64, device=self.device)
-        self._check_shapes()
+
+    def _prepare_for(self, venv: VecEnv) -> None:
+        """Take the features from an env to adapt to, where the agent has no env of its own."""
+        if not hasattr(self, "stage_features"):
+            self._use_features(venv)
+
+    def _use_features(self, venv: VecEnv) -> None:
+        before = vars(self).get("stage_features")
+        self.stage_features = self._make_features(venv)
+        try:
+            if not hasattr(self, "_residuals"):
+                shape = (2, self.n_replicates, self.stage_features.n_stages)
+                self._residuals = th.zeros(shape, dtype=th.float64, device=self.device)
+            self._check_shapes()
+        except ValueError:
+            del self.stage_features
+            if before is not None:
+                self.stage_features = before
+            raise
 
     def _check_shapes(self) -> None:
         """Raise ``ValueError`` where an argument does not fit the env's stages and features."""
@@ -158,17 +173,19 @@ class ThompsonMeta(MetaAlgorithm):
         self.target_variance()
 
     def _check_residual_shape(self, residuals: Tensor) -> None:
-        if residuals.shape[-1] != self.stage_features.n_stages:
+        if residuals.shape[1] != self.n_replicates:
             raise ValueError(
-                f"the agent learned in an env with {residuals.shape[-1]} stages, this one has "
+                f"n_replicates={self.n_replicates}, but the state is of {residuals.shape[1]} "
+                "replicates: leave n_replicates as it was saved"
+            )
+        if hasattr(self, "stage_features") and residuals.shape[2] != self.stage_features.n_stages:
+            raise ValueError(
+                f"the agent learned in an env with {residuals.shape[2]} stages, this one has "
                 f"{self.stage_features.n_stages}: use an env of the same family and arguments"
             )
 
-    def _make_features(self) -> StageFeatures:
-        assert self.env is not None
-        return features_of(
-            self.env, self.features, n_stages=self.n_stages, covariance=self.covariance
-        )
+    def _make_features(self, venv: VecEnv) -> StageFeatures:
+        return features_of(venv, self.features, n_stages=self.n_stages, covariance=self.covariance)
 
     @property
     def _n_concurrent(self) -> int:
@@ -312,8 +329,8 @@ class ThompsonMeta(MetaAlgorithm):
     def _require_features(self) -> None:
         if not hasattr(self, "stage_features"):
             raise ValueError(
-                "env=None: the agent needs an env to know the features, call set_env() or "
-                "load(path, env=...)"
+                "env=None: the agent needs an env to know the features, call "
+                f"{type(self).__name__}.load(path, env=...) or set_env(env)"
             )
 
     # Meta-training.
@@ -396,7 +413,9 @@ class ThompsonMeta(MetaAlgorithm):
         )
 
     def _learned_state(self) -> dict[str, Tensor]:
-        state = {"residuals": self._residuals} if hasattr(self, "_residuals") else {}
+        state = {"n_tasks_seen": th.tensor(self.n_tasks_seen)}
+        if hasattr(self, "_residuals"):
+            state["residuals"] = self._residuals
         if self._regrets:
             state["regret_history"] = th.as_tensor(self.regret_history)
         return state
@@ -416,14 +435,12 @@ class ThompsonMeta(MetaAlgorithm):
             raise
 
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{name} of what was learned is not finite: the state is damaged")
         residuals, regret = state.get("residuals"), state.get("regret_history")
-        if residuals is not None and hasattr(self, "stage_features"):
-            self._check_residual_shape(residuals)
-        if residuals is not None and residuals.shape[1] != self.n_replicates:
-            raise ValueError(
-                f"n_replicates={self.n_replicates}, but the state is of {residuals.shape[1]} "
-                "replicates: leave n_replicates as it was saved"
-            )
         if residuals is not None:
+            self._check_residual_shape(residuals)
             self._residuals = residuals.to(self.device)
+        self.n_tasks_seen = int(state["n_tasks_seen"])
         self._regrets = [] if regret is None else [regret.cpu().numpy()]

@@ -88,6 +88,7 @@ class WhichArmVector(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[WhichArmArguments],
     ) -> None:
         super().__init__(
@@ -96,6 +97,7 @@ class WhichArmVector(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )
 
 
@@ -203,6 +205,7 @@ class GaussianBanditVector(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[GaussianBanditArguments],
     ) -> None:
         super().__init__(
@@ -211,4 +214,5 @@ class GaussianBanditVector(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )

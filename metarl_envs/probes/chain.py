@@ -98,6 +98,7 @@ class ChainVector(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[ChainArguments],
     ) -> None:
         super().__init__(
@@ -106,4 +107,5 @@ class ChainVector(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )

@@ -130,6 +130,7 @@ class SignFlipVector(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[SignFlipArguments],
     ) -> None:
         super().__init__(
@@ -138,6 +139,7 @@ class SignFlipVector(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )
 
 
@@ -301,6 +303,7 @@ class LinearQuadraticVector(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[LinearQuadraticArguments],
     ) -> None:
         super().__init__(
@@ -309,4 +312,5 @@ class LinearQuadraticVector(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )

@@ -176,9 +176,9 @@ class FiniteProbe(TabularFamily):
 
     def myopic_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the policy that is greedy on the mean reward, (M,)."""
-        greedy = np.eye(self.n_actions)[np.argmax(
-            self.mean_rewards(check_tasks(self.task_distribution, tasks)), axis=-1
-        )]
+        greedy = np.eye(self.n_actions)[
+            np.argmax(self.mean_rewards(check_tasks(self.task_distribution, tasks)), axis=-1)
+        ]
         return self.policy_returns(
             tasks, [greedy[:, stage][:, states] for stage, states in enumerate(self._reachable)]
         )

@@ -4,10 +4,12 @@ Shapes: B batch of environments, A actions.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from metarl_envs.core import BoolArray, FloatArray, Split, Task, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
@@ -80,13 +82,28 @@ def hand_on_family(env: Any, family: TabularFamily) -> None:
             setattr(env, name, getattr(family, name))
 
 
-def stream_seed(np_random_seed: int) -> int:
+def stream_seed(np_random_seed: int, generator: np.random.Generator) -> int:
     """The seed of the task stream that belongs to gymnasium's `np_random_seed`.
 
-    :param np_random_seed: -1 where the user replaced the generator; then the tasks start from fresh
-        entropy
+    :param np_random_seed: -1 where the user replaced the generator
+    :param generator: the one that the seed is drawn from then
     """
-    return np_random_seed if np_random_seed >= 0 else int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
+    return np_random_seed if np_random_seed >= 0 else int(generator.integers(2**63))
+
+
+def json_spec(spec: EnvSpec | None) -> EnvSpec | None:
+    """A spec whose arguments are lists instead of arrays, so that `spec.to_json()` works."""
+    if spec is None:
+        return None
+    return replace(spec, kwargs={name: _without_arrays(item) for name, item in spec.kwargs.items()})
+
+
+def _without_arrays(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_without_arrays(item) for item in value)
+    return value
 
 
 def warn_no_render_mode(env_id: str) -> None:
@@ -113,6 +130,7 @@ class TabularEnv(gym.Env[Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -129,9 +147,19 @@ class TabularEnv(gym.Env[Any, Any]):
         self.task_mode = task_mode
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
         self._tasks = TaskStream(family.task_distribution, task_mode=task_mode)
+        self._seeding_generator: np.random.Generator | None = None
         self._running = False
         self._was_reset = False
         self._last: tuple[Any, float, float] = (None, 0.0, 0.0)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The spec that made this environment."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = json_spec(spec)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -141,6 +169,11 @@ class TabularEnv(gym.Env[Any, Any]):
         :param seed: seeds the dynamics and, through a child generator, the tasks
         :param options: `{"task": task}` sets the task of this episode only
         """
+        if "tasks" in (options or {}):
+            raise ValueError(
+                'options={"tasks": ...} is for vector environments: '
+                'give options={"task": task} to a single one'
+            )
         chosen = (options or {}).get("task")
         if chosen is not None:
             check_task(self.task_distribution, chosen)
@@ -237,8 +270,11 @@ class TabularEnv(gym.Env[Any, Any]):
             )
 
     def _seed_tasks(self, restart: bool = False) -> None:
-        if restart or not self._tasks.is_seeded:
-            self._tasks.seed(stream_seed(self.np_random_seed))
+        generator = self.np_random
+        is_replaced = self.np_random_seed < 0 and generator is not self._seeding_generator
+        if restart or is_replaced or not self._tasks.is_seeded:
+            self._tasks.seed(stream_seed(self.np_random_seed, generator))
+            self._seeding_generator = generator
 
     def _uniforms(self, n: int) -> FloatArray:
         return self.np_random.random((1, n))

@@ -235,15 +235,13 @@ def _is_staged(mdp: FiniteMDP, leading: tuple[int, ...]) -> bool:
         shape = (*leading, mdp.n_states, mdp.n_actions)
         raise ValueError(
             f"policy of shape {shape} is ambiguous for MDPs with batch axes {mdp.batch_shape} and "
-            f"horizon {mdp.horizon}: write policy[None] (1,H,S,A) for a staged policy shared by all "
-            "tasks, or (M,1,S,A), policy[:, None], for one stationary policy per task"
+            f"horizon {mdp.horizon}: write policy[None] (1,H,S,A) for a staged policy shared by "
+            "all tasks, or (M,1,S,A), policy[:, None], for one stationary policy per task"
         )
     return False
 
 
-def _joint_batch(
-    mdp: FiniteMDP, name: str, shape: tuple[int, ...], n_core: int
-) -> tuple[int, ...]:
+def _joint_batch(mdp: FiniteMDP, name: str, shape: tuple[int, ...], n_core: int) -> tuple[int, ...]:
     """Batch axes of the MDP and of an array with `n_core` axes of its own, together."""
     try:
         return np.broadcast_shapes(mdp.batch_shape, shape[: len(shape) - n_core])

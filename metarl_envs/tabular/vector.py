@@ -3,11 +3,12 @@
 Shapes: B sub-environments, A actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
+from metarl_envs.tabular.checking import check_counts, check_seed
 from metarl_envs.tabular.env import (
     TabularEnv,
     checked_actions,
     checked_render_mode,
     hand_on_family,
-    stream_seed,
+    json_spec,
     warn_no_render_mode,
 )
 from metarl_envs.tabular.family import Array, Params, TabularFamily, View
@@ -43,9 +45,11 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         `SAME_STEP` returns the first observation of the next episode, and the last one of the old
         in `infos["final_obs"]`
     :param render_mode: `None`, "ansi" or "rgb_array"
+    :param max_episode_steps: steps after which an episode is truncated, as `TimeLimit` does
     """
 
     metadata: dict[str, Any] = TabularEnv.metadata
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -55,13 +59,12 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
-        if (
-            isinstance(num_envs, bool)
-            or not isinstance(num_envs, (int, np.integer))
-            or num_envs < 1
-        ):
-            raise ValueError(f"num_envs={num_envs!r} must be an integer of at least 1")
+        check_counts(num_envs=num_envs)
+        if max_episode_steps is not None:
+            check_counts(max_episode_steps=max_episode_steps)
+        self.max_episode_steps = max_episode_steps
         hand_on_family(self, family)
         self.family = family
         self.task_distribution = family.task_distribution
@@ -79,6 +82,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ]
         block = max(_BLOCK, 4 * family.n_step_uniforms, family.n_reset_uniforms)
         self._uniforms = UniformBuffers(self.num_envs, block)
+        self._np_random_seeds = [-1] * self.num_envs
         self._all = np.arange(self.num_envs)
         # The state of the episodes, over sub-environments.
         self._params: Params = {}
@@ -108,7 +112,10 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         options = options or {}
         mask = self._reset_mask(options)
         tasks = self._reset_tasks(options)
-        self._seed(seed, mask)
+        seeds = self._reset_seeds(seed)
+        for i in np.flatnonzero(mask):
+            if seeds[i] is not None or self._uniforms.generators[i] is None:
+                self._seed_one(int(i), seeds[i])
         indices = np.flatnonzero(mask)
         self._begin_episodes(indices, [tasks[i] for i in indices])
         infos = self._infos()
@@ -134,6 +141,9 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             )
         rewards, terminated = self._advance(checked, ended)
         truncated = ~terminated & (self._stages >= self.family.horizon)
+        if self.max_episode_steps is not None:
+            # As in TimeLimit, the step that terminates at the limit is truncated, too.
+            truncated |= self._stages >= self.max_episode_steps
         self._done = terminated | truncated
         infos = self._autoreset(ended)
         return self._observations(), rewards, terminated, truncated, infos
@@ -162,7 +172,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         :param indices: of which sub-environments; all of them where absent
         """
         where = list(range(self.num_envs)) if indices is None else [int(i) for i in indices]
-        tasks = list(tasks)
+        tasks = _as_list(tasks, "tasks")
         if len(tasks) != len(where):
             raise ValueError(
                 f"{len(tasks)} tasks for {len(where)} sub-environments: "
@@ -179,6 +189,23 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         pinned ones.
         """
         return [stream.get_task() for stream in self._streams]
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each sub-environment's generator, as `SyncVectorEnv` gives it."""
+        for i in self._all:
+            if self._uniforms.generators[i] is None:
+                self._seed_one(int(i), None)
+        return tuple(self._np_random_seeds)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The spec that made this environment."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = json_spec(spec)
 
     @property
     def pinned_tasks(self) -> list[Task | None]:
@@ -233,7 +260,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if "tasks" not in options:
             self._check_tasks([options.get("task")])
             return [options.get("task")] * self.num_envs
-        tasks = list(options["tasks"])
+        tasks = _as_list(options["tasks"], 'options["tasks"]')
         self._check_tasks(tasks)
         if len(tasks) != self.num_envs:
             raise ValueError(
@@ -248,23 +275,24 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if task is not None:
                 check_task(self.task_distribution, task)
 
-    def _seed(self, seed: int | Sequence[int | None] | None, mask: BoolArray) -> None:
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = [None if s is None else int(s) for s in seed]
-        if len(seeds) != self.num_envs:
+    def _reset_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        """One per sub-environment, all of them checked."""
+        if seed is None:
+            return [None] * self.num_envs
+        if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str | bytes):
+            check_seed(seed=seed)
+            return [int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
             raise ValueError(
-                f"seed has {len(seeds)} entries: give an integer or one for each of {self.num_envs}"
+                f"seed has {len(seed)} entries: give an integer or one for each of {self.num_envs}"
             )
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._uniforms.generators[i] is None:
-                self._seed_one(int(i), seeds[i])
+        check_seed(**{f"seed[{i}]": item for i, item in enumerate(seed) if item is not None})
+        return [None if item is None else int(item) for item in seed]
 
     def _seed_one(self, index: int, seed: int | None) -> None:
-        generator, np_random_seed = seeding.np_random(seed)
+        generator, self._np_random_seeds[index] = seeding.np_random(seed)
         self._uniforms.seed(index, generator)
-        self._streams[index].seed(stream_seed(np_random_seed))
+        self._streams[index].seed(self._np_random_seeds[index])
 
     def _begin_episodes(self, indices: IntArray, tasks: Sequence[Task | None]) -> None:
         if not indices.size:
@@ -376,3 +404,12 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded(
                 f"there are no current states yet: call reset() before {name}()"
             )
+
+
+def _as_list(tasks: Any, name: str) -> list[Any]:
+    if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+        raise TypeError(
+            f"{name}={tasks!r} must be a list with one task for each sub-environment; "
+            "None in it stands for no task of its own"
+        )
+    return list(tasks)

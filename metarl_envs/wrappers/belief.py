@@ -27,7 +27,7 @@ def belief_mdp(
     Applies ``ObserveTransition(ResampleTask(Trial(TimeLimit(env))))``. An env in
     ``task_mode="fixed"`` keeps its first task, so ``ResampleTask`` is left out there.
 
-    :param env: an id or a task env
+    :param env: an id or a task env; a vector env is made of envs that were wrapped
     :param episodes_per_trial: inner episodes per trial (K)
     :param max_episode_steps: time limit of an inner episode, on top of any that the env has
     :param reset_mode: see :class:`Trial`
@@ -38,6 +38,11 @@ def belief_mdp(
         env = gym.make(env, **dict(env_kwargs or {}))
     elif env_kwargs:
         raise ValueError(f"env_kwargs={dict(env_kwargs)} need env to be an id, not {env}")
+    if isinstance(env, gym.vector.VectorEnv) or not isinstance(env, gym.Env):
+        raise TypeError(
+            f"env={env!r} must be an id or a single gymnasium.Env; for several at once give "
+            "SyncVectorEnv functions that each make a belief_mdp"
+        )
     if max_episode_steps is not None:
         env = gym.wrappers.TimeLimit(env, max_episode_steps)
     env = Trial(env, episodes_per_trial, reset_mode=reset_mode)

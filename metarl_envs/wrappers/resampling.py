@@ -25,8 +25,9 @@ _RESAMPLE_STREAM = 0x7A5C  # spawn key: no other generator is spawned from a res
 class ResampleTask(TaskWrapper):
     """Draws a new task every ``n_episodes`` resets, whatever the env's own ``task_mode``.
 
-    A seeded reset starts a new block, and the tasks follow from its seed. ``set_task`` on this
-    wrapper pins a task as ever; ``reset(options={"task": t})`` sets one for that episode and does
+    A seeded reset starts a new block, and the tasks follow from its seed. ``set_task`` pins a task
+    as ever, here or on the env inside (which tells by ``pinned_task``; an env without it has to be
+    pinned through the wrapper); ``reset(options={"task": t})`` sets one for that episode and does
     not count.
 
     :param env: a task env
@@ -70,12 +71,17 @@ class ResampleTask(TaskWrapper):
         """Start an episode, on a new task where a block of ``n_episodes`` begins."""
         if seed is not None:
             self._start_stream(np.random.SeedSequence(seed, spawn_key=(_RESAMPLE_STREAM,)))
-        if self._pinned or (options is not None and options.get("task") is not None):
+        if self._is_pinned() or (options is not None and options.get("task") is not None):
             return self.env.reset(seed=seed, options=options)
         if self._task is None or self._n_started >= self.n_episodes:
             self._task, self._n_started = self._draw(), 0
         self._n_started += 1
         return self.env.reset(seed=seed, options={**(options or {}), "task": self._task})
+
+    def _is_pinned(self) -> bool:
+        if self.env.has_wrapper_attr("pinned_task"):
+            return self.env.get_wrapper_attr("pinned_task") is not None
+        return self._pinned
 
     def _start_stream(self, seed: np.random.SeedSequence) -> None:
         self._generator = np.random.default_rng(seed)

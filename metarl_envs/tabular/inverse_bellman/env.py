@@ -104,6 +104,7 @@ class InverseBellmanVectorEnv(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[InverseBellmanArguments],
     ) -> None:
         super().__init__(
@@ -112,4 +113,5 @@ class InverseBellmanVectorEnv(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )

@@ -125,6 +125,7 @@ class RecommendationVectorEnv(TabularVectorEnv):
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **arguments: Unpack[RecommendationArguments],
     ) -> None:
         super().__init__(
@@ -133,4 +134,5 @@ class RecommendationVectorEnv(TabularVectorEnv):
             task_mode=task_mode,
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
+            max_episode_steps=max_episode_steps,
         )

@@ -85,6 +85,13 @@ def test_a_mean_that_is_not_finite_is_refused(value):
         checked_mean("prior_mean", value, SHAPE)
 
 
+@pytest.mark.parametrize("value", ["wide", [["a"]], {"mean": 1.0}, [[1.0], [1.0, 2.0]]])
+@pytest.mark.parametrize("check", [checked_mean, checked_covariance])
+def test_priors_that_are_not_numbers_are_refused_by_name(check, value):
+    with pytest.raises(TypeError, match=r"my_prior=.*must be a number or an array of numbers"):
+        check("my_prior", value, SHAPE)
+
+
 def test_a_covariance_is_split_into_blocks():
     wide, own = block_diagonal()
     checked = checked_covariance("prior_covariance", wide, SHAPE)

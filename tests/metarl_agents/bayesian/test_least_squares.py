@@ -108,6 +108,17 @@ def test_residual_squares_equal_a_sum_over_transitions(n_blocks, bootstrap):
         th.testing.assert_close(found[stage], (errors**2).sum(), rtol=1e-10, atol=1e-10)
 
 
+def test_clipped_residuals_bound_the_values_of_successors():
+    transitions = random_transitions(4, n_episodes=15)
+    parameters = 10 * random_prior(5, (3, 1, 4)).mean
+    found = residual_squares(statistics_of(transitions), parameters, clip=True)
+    for stage in range(3):
+        values = targets(transitions, parameters, stage) - transitions.rewards[stage]
+        y = transitions.rewards[stage] + values.clamp(0, 2 - stage)
+        errors = y - transitions.features[stage] @ parameters[stage, 0]
+        th.testing.assert_close(found[stage], (errors**2).sum(), rtol=1e-10, atol=1e-10)
+
+
 class OneStage(NamedTuple):
     transitions: Transitions
     statistics: Statistics

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 
-from metarl_agents.bayesian.beliefs import TaskBelief, ValueModel
+from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief, ValueModel
 from metarl_agents.bayesian.linear_gaussian import GaussianPrior, posterior
 from metarl_agents.bayesian.linear_q_policy import (
     LinearQPolicies,
@@ -272,6 +274,31 @@ def test_tasks_that_have_seen_different_numbers_of_successors_are_stacked():
         assert np.array_equal(
             both[i].action_probabilities(ROWS[0], 0), policy.action_probabilities(ROWS[0], 0)
         )
+
+
+def test_policies_from_before_and_after_the_prior_switch_are_not_stacked():
+    policies, belief = drawn(24), some_belief(24)
+    switch = GateSwitch(belief.prior, 1.0, belief.statistics.gram)
+    later = replace(belief, switch=switch)
+    rngs = np.random.default_rng(6).spawn(M)
+    gated = LinearQPolicies.drawn(stage_features(), ValueModel(), later, rngs)
+    with pytest.raises(ValueError, match="exploration tasks and of later ones cannot be joined"):
+        LinearQPolicy.stack([policies[0], gated[0]])
+    again = LinearQPolicy.stack([gated[i] for i in range(M)])
+    assert np.array_equal(again.mean_parameters, gated.mean_parameters)
+
+
+def test_policies_that_keep_histories_of_different_lengths_are_not_stacked():
+    transitions = random_transitions(25, lead=(M,), n_actions=A)
+    belief = some_belief(25)
+    longer = belief.updated(transitions, keep=True)
+    rngs = np.random.default_rng(7).spawn(M)
+    policies = [
+        LinearQPolicies.drawn(stage_features(), ValueModel(), known, rngs)[0]
+        for known in (belief, longer)
+    ]
+    with pytest.raises(ValueError, match="different numbers of adaptation batches"):
+        LinearQPolicy.stack(policies)
 
 
 def test_a_policy_keeps_its_draw_when_its_source_draws_again():

@@ -90,6 +90,13 @@ def test_lines_and_columns_may_stand_in_any_order(shop, log):
         assert th.equal(found_sums.reward_moment, expected_sums.reward_moment)
 
 
+def test_the_byte_order_mark_of_spreadsheets_is_no_part_of_the_header(shop, log):
+    features, batch = shop
+    path = log(rows_of(batch))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert_equal_transitions(logged_transitions(features, path), batch, features)
+
+
 def test_further_columns_are_ignored(shop, log):
     features, batch = shop
     rows = [[*row, "remark"] for row in rows_of(batch)]

@@ -382,3 +382,35 @@ def test_a_bad_first_guess_of_the_target_variance_is_forgotten():
     ]
     # The runs differ in what they explore in the first task; 4 x 200 residuals give about 5 %.
     np.testing.assert_allclose(*variances, rtol=0.35)
+
+
+def test_parameters_of_one_agent_make_another_play_like_it():
+    learned = make(MTSRL, n_replicates=1).learn_tasks(3, log_interval=None)
+    fresh = make(MTSRL, n_replicates=1, seed=9)
+    fresh.set_parameters(learned.get_parameters())
+    assert not fresh.is_exploring
+    np.testing.assert_array_equal(fresh.prior()[0], learned.prior()[0])
+
+
+@pytest.mark.parametrize("name", ["records/mean", "records/covariance"])
+def test_a_damaged_state_is_refused_and_what_was_learned_stays(name):
+    agent = make(MTSRLPlus, n_replicates=1).learn_tasks(3, log_interval=None)
+    before, state = agent.prior(), agent._learned_state()
+    for damage in (th.full_like(state[name], float("nan")), state[name].float()):
+        with pytest.raises(ValueError, match="state is damaged"):
+            agent._restore_learned_state({**state, name: damage})
+    if name == "records/covariance":
+        with pytest.raises(ValueError, match="is no covariance"):
+            agent._restore_learned_state({**state, name: -state[name]})
+    np.testing.assert_array_equal(agent.prior()[1], before[1])
+
+
+def test_an_agent_loaded_without_env_adapts_to_the_env_it_is_handed(tmp_path):
+    agent = make(MTSRL, n_replicates=1).learn_tasks(3, log_interval=None)
+    agent.save(tmp_path / "agent")
+    loaded = MTSRL.load(tmp_path / "agent", device="cpu")
+    env = gym.make(INVERSE_BELLMAN, **FAMILY)
+    with pytest.raises(ValueError, match=r"load\(path, env="):
+        loaded.prior()
+    expected = agent.adapt_to(gym.make(INVERSE_BELLMAN, **FAMILY), 3, seed=4)
+    np.testing.assert_array_equal(loaded.adapt_to(env, 3, seed=4).parameters, expected.parameters)

@@ -222,6 +222,35 @@ def test_actions_that_are_not_numbered_from_zero_are_refused(space):
         features_of(vec_env(Plain(space)), in_blocks, n_stages=2)
 
 
+def test_the_callers_features_need_be_defined_within_the_space_only():
+    env = Plain()
+    env.observation_space = spaces.Discrete(3, start=5)
+
+    def square_roots(stage, observations):
+        assert (observations >= 5).all()
+        return np.ones((*np.shape(observations), 3, 4))
+
+    assert features_of(vec_env(env), square_roots, n_stages=2).shape == (2, 1, 4)
+
+
+def test_discrete_observations_reach_features_and_masks_as_integers():
+    table = np.arange(18.0).reshape(6, 3, 1)
+    features = StageFeatures(
+        lambda stage, observations: table[observations],
+        lambda observations: table[observations][..., 0] > 4,
+        lambda observations: np.eye(6, dtype=int)[observations][..., 5],
+        n_stages=2,
+        n_actions=3,
+        n_features=1,
+        n_blocks=1,
+        observation_space=spaces.Discrete(6),
+    )
+    rows = np.array([1.0, 5.0])
+    assert np.array_equal(features(0, rows), table[[1, 5]])
+    assert features.masks(rows).tolist() == [[False, False, True], [True] * 3]
+    assert features.stages(rows).tolist() == [0, 1]
+
+
 def test_features_without_an_axis_of_observations_are_refused():
     with pytest.raises(ValueError, match=r"features\(0, observations\) has shape \(3, 9\)"):
         features_of(vec_env(Plain()), lambda stage, observations: np.ones((3, 9)), n_stages=2)

@@ -109,6 +109,18 @@ def test_padding_beyond_the_last_stage_is_no_step():
     assert all(th.equal(a, b) for a, b in zip(padded, plain, strict=True))
 
 
+def test_features_are_not_asked_for_where_no_step_and_no_successor_was():
+    def undefined_in_padding(stage, observations):
+        assert (observations > 0).all()
+        return numbered(stage, observations)
+
+    features = FEATURES.replaced(undefined_in_padding, n_features=1, n_blocks=1)
+    batch = hand_made([1, 3, 1], [1, 1, 0]).episodes([1, 2])
+    transitions_of(batch, features)
+    short = hand_made([1, 1], [1, 1], n_steps=3).episodes([1])
+    assert transitions_of(short, features).weights.sum() == 1
+
+
 def test_an_episode_longer_than_the_family_is_refused():
     with pytest.raises(ValueError, match=r"more than n_stages=3 steps.*true horizon"):
         transitions_of(hand_made([3, 4], [1, 1], n_steps=4))

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import pickle
 
@@ -192,3 +193,66 @@ def test_what_is_no_mdp_is_refused(change, message):
 def test_what_is_no_policy_is_refused(policy, message):
     with pytest.raises(ValueError, match=message):
         policy_values(random_mdp(horizon=4), policy)
+
+
+def test_a_staged_policy_shared_by_a_batch_must_say_so():
+    for n_tasks in (3, 5):  # as many tasks as stages, or not
+        mdp = random_mdp((n_tasks,), horizon=3)
+        policy = random_policy(mdp, 3)
+        for evaluate in (policy_values, occupancy):
+            with pytest.raises(ValueError, match=r"write policy\[None\] \(1,H,S,A\)"):
+                evaluate(mdp, policy)
+            shared = evaluate(mdp, policy[None])
+            for i in range(n_tasks):
+                member = FiniteMDP(mdp.transitions[i], mdp.rewards[i], mdp.initial[i], horizon=3)
+                np.testing.assert_allclose(shared[i], evaluate(member, policy), atol=1e-12)
+
+
+def test_stationary_policies_per_task_may_keep_the_stage_axis():
+    mdp = random_mdp((3,), horizon=3)
+    policy = random_policy(mdp, 3)
+    values = policy_values(mdp, policy[:, None])
+    for i in range(3):
+        member = FiniteMDP(mdp.transitions[i], mdp.rewards[i], mdp.initial[i], horizon=3)
+        np.testing.assert_allclose(values[i], policy_values(member, policy[i]), atol=1e-12)
+
+
+@pytest.mark.parametrize(("arguments", "stages"), [({"horizon": 4}, (4,)), ({"discount": 0.9}, ())])
+def test_one_mdp_takes_a_batch_of_policies(arguments, stages):
+    mdp = random_mdp(n_states=5, **arguments)
+    policies = random_policy(mdp, 7, *stages)
+    values, visits = policy_values(mdp, policies), occupancy(mdp, policies)
+    assert values.shape == (7, *stages, 5)
+    assert visits.shape == (7, *stages, 5, 3)
+    for i in range(7):
+        np.testing.assert_allclose(values[i], policy_values(mdp, policies[i]), atol=1e-12)
+        np.testing.assert_allclose(visits[i], occupancy(mdp, policies[i]), atol=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [{"horizon": 4}, {"discount": 0.9}])
+def test_errors_of_broadcasting_name_the_shapes_of_policy_and_mdp(arguments):
+    mdp = random_mdp((3,), **arguments)
+    with pytest.raises(ValueError, match=r"\(5, 7, 3\) .*batch axes \(3,\)"):
+        policy_values(mdp, random_policy(mdp, 5))
+
+
+@pytest.mark.parametrize("arguments", [{"horizon": 4}, {"discount": 0.9}])
+def test_values_of_another_shape_are_refused(arguments):
+    mdp = random_mdp((3,), **arguments)
+    for shape in [(6,), (3, 4, 6), (3, 7, 1), (5, 4, 7), ()]:
+        with pytest.raises(ValueError, match="values"):
+            action_values(mdp, np.zeros(shape))
+
+
+@pytest.mark.parametrize("discount", ["x", [0.9, 0.8], None, np.array([0.9])])
+def test_a_discount_is_one_number(discount):
+    with pytest.raises(TypeError, match="discount="):
+        random_mdp(discount=discount)
+
+
+def test_unpickled_and_copied_mdps_stay_read_only():
+    mdp = random_mdp((2,), horizon=2)
+    for twin in (pickle.loads(pickle.dumps(mdp)), copy.deepcopy(mdp)):
+        for name in ("transitions", "rewards", "initial"):
+            np.testing.assert_array_equal(getattr(twin, name), getattr(mdp, name))
+            assert not getattr(twin, name).flags.writeable

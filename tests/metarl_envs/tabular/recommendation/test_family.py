@@ -331,12 +331,14 @@ def test_bad_questions_are_refused():
         lambda: family.policy_returns(tasks, [p * 2 for p in policies]),
         lambda: family.policy_returns(tasks, policies[::-1]),
         lambda: family.optimal_returns(strangers),
-        lambda: family.optimal_returns([None]),
         lambda: family.q_prior(n_tasks=1),
         lambda: family.q_prior(target="greedy"),
         lambda: family.q_prior(structure="diagonal"),
     ):
         with pytest.raises(ValueError):
+            question()
+    for question in (lambda: family.optimal_returns([None]), lambda: family.optimal_return(3)):
+        with pytest.raises(TypeError, match="no task"):
             question()
 
 
