@@ -133,9 +133,9 @@ class DemoConfig:
     """tasks to learn the prior from, four at a time"""
     n_test_tasks: int = 32
     """held-out tasks"""
-    n_episodes: int = 150
+    n_episodes: int = 200
     """episodes in each task"""
-    n_replicates: int = 8
+    n_replicates: int = 4
     """independent repetitions of learning the prior; held-out tasks are shared out among them"""
     seed: int = 0
     """seed of everything"""

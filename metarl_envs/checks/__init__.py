@@ -12,7 +12,7 @@ makes copies, or a callable. The ten laws that they enforce are:
    ``reset(options={"task": t})`` sets it for one episode;
 3. same task and same seed, same rollout; drawing a task takes nothing from the dynamics;
 4. tasks are frozen, hashable, picklable, comparable, JSON-able; the env survives ``pickle``;
-5. the observation does not reveal the task;
+5. neither the observation nor ``info`` (but for law 10) reveals the task;
 6. different tasks differ in rewards or transitions;
 7. ``spec.to_json()`` works;
 8. ``terminated`` and ``truncated`` are never mixed up;
@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from metarl_envs.checks import door, episodes, tasks, vector_steps, vector_tasks
+from metarl_envs.checks import door, episodes, tasks, values, vector_steps, vector_tasks
 from metarl_envs.checks.subject import AnyEnv, NotApplicableError, Subject, TaskEnvError
 from metarl_envs.checks.vector_subject import VectorSubject
 
@@ -66,6 +66,7 @@ TASK_ENV_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
     episodes.env_pickled_in_mid_episode_continues,
     episodes.observations_lie_in_the_space,
     episodes.first_observations_do_not_reveal_the_task,
+    episodes.infos_do_not_reveal_the_task,
     episodes.different_tasks_differ,
     episodes.spec_survives_json,
     episodes.terminated_and_truncated_are_kept_apart,
@@ -75,7 +76,9 @@ TASK_ENV_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
     door.bad_actions_are_refused,
     door.features_are_pure_and_complete,
     door.action_masks_agree_with_infos,
-    door.optimal_return_bounds_random_play,
+    values.optimal_return_bounds_random_play,
+    values.optimal_return_agrees_with_optimal_returns,
+    values.policy_returns_agree_with_random_play,
 )
 """Name -> check of a single env."""
 

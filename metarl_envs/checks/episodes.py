@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import permutations
 from typing import Any
 
 import gymnasium as gym
@@ -67,17 +68,18 @@ def set_task_pins_until_none(subject: Subject) -> None:
 
 def set_task_waits_for_the_next_reset(subject: Subject) -> None:
     """A task pinned during an episode leaves that episode alone."""
-    first, second = subject.distinct_tasks(2)
-    undisturbed = rollout(subject.make(), seed=subject.seed, task=first)
-    env = subject.make()
-    player = Player(env, subject.seed)
-    rows = [player.reset(seed=subject.seed, task=first)]
-    attribute(env, "set_task")(second)
-    task = attribute(env, "get_task")()
-    require(same_task(task, first), f"get_task() is {task} before the reset, not {first}")
-    require_same(undisturbed, [*rows, *player.play(50)], "set_task changed the running episode")
-    met = _task_of_reset(env)
-    require(same_task(met, second), f"pinned {second}, but the next reset met {met}")
+    for first, second, seed in _telling_pairs(subject):
+        undisturbed = rollout(subject.make(), seed=seed, task=first)
+        env = subject.make()
+        player = Player(env, seed)
+        rows = [player.reset(seed=seed, task=first)]
+        attribute(env, "set_task")(second)
+        task = attribute(env, "get_task")()
+        require(same_task(task, first), f"get_task() is {task} before the reset, not {first}")
+        rows += player.play(50)
+        require_same(undisturbed, rows, "set_task changed the running episode")
+        met = _task_of_reset(env)
+        require(same_task(met, second), f"pinned {second}, but the next reset met {met}")
 
 
 def reset_option_sets_one_episode(subject: Subject) -> None:
@@ -195,6 +197,26 @@ def first_observations_do_not_reveal_the_task(subject: Subject) -> None:
     require(not revealing, f"entries {revealing} of the first observation reveal the task")
 
 
+def infos_do_not_reveal_the_task(subject: Subject) -> None:
+    """Where two tasks look the same so far, so do their infos, but for ``task_id`` and ``task``.
+
+    Rollouts of one seed are compared for as long as observations, rewards and ends agree.
+    """
+    env = subject.make()
+    if has_wrapper(env, "ObserveTask"):
+        raise NotApplicableError("ObserveTask shows the task on purpose")
+    tasks = subject.distinct_tasks(4)
+    for seed in range(subject.seed, subject.seed + 10):
+        first, *others = (rollout(env, seed=seed, task=task) for task in tasks)
+        for other in others:
+            for index, (left, right) in enumerate(zip(first, other, strict=False)):
+                if not is_same(left[:4], right[:4]):
+                    break
+                infos = [_without_task(row.info) for row in (left, right)]
+                message = f"the infos of step {index} reveal the task: {infos[0]}, {infos[1]}"
+                require(is_same(*infos), message)
+
+
 def different_tasks_differ(subject: Subject) -> None:
     """Two different tasks differ in a reward or a transition on some seeded rollout."""
     tasks = subject.distinct_tasks(3)
@@ -305,11 +327,28 @@ def _move_the_time_limit(subject: Subject, seed: int, rows: list[Step], limit: i
         require(cut, f"a time limit ended an episode as {ended} at step {len(shorter) - 1}")
 
 
-def _differ(env: AnyEnv, task: Task, other: Task, seed: int) -> bool:
+def _telling_pairs(subject: Subject, n_pairs: int = 3) -> list[tuple[Task, Task, int]]:
+    """Pairs of tasks and a seed under which they differ after the reset, as far as there are."""
+    tasks, env = subject.distinct_tasks(4), subject.make()
+    pairs = [
+        (first, second, seed)
+        for seed in range(subject.seed, subject.seed + 10)
+        for first, second in permutations(tasks, 2)
+        if _differ(env, first, second, seed, after=1)
+    ]
+    return pairs[:: max(1, len(pairs) // n_pairs)] or [(tasks[0], tasks[1], subject.seed)]
+
+
+def _without_task(info: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in info.items() if name not in ("task", "task_id")}
+
+
+def _differ(env: AnyEnv, task: Task, other: Task, seed: int, after: int = 0) -> bool:
     first, second = (rollout(env, seed=seed, task=each, n_steps=200) for each in (task, other))
     if len(first) != len(second):
         return True
-    return any(not is_same(left[:4], right[:4]) for left, right in zip(first, second, strict=True))
+    rows = zip(first[after:], second[after:], strict=True)
+    return any(not is_same(left[:4], right[:4]) for left, right in rows)
 
 
 def _first_observation(env: AnyEnv, task: Task, seed: int) -> NDArray[Any]:

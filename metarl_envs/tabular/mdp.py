@@ -213,16 +213,17 @@ def _checked_policy(mdp: FiniteMDP, policy: ArrayLike) -> FloatArray:
     if array.shape[-2:] != core:
         raise ValueError(f"policy has shape {array.shape}, but must end in (S, A) = {core}")
     _check_distribution("policy", array)
+    shape = array.shape
     if mdp.horizon is not None:
         if not _is_staged(mdp, array.shape[:-2]):
             array = array[..., None, :, :]
         core = (mdp.horizon, *core)
         if array.shape[-3] not in (1, mdp.horizon):
             raise ValueError(
-                f"policy has shape {array.shape}, but must end in (H, S, A) = {core}, or in "
+                f"policy has shape {shape}, but must end in (H, S, A) = {core}, or in "
                 "(1, S, A) to be the same at every stage"
             )
-    batch = _joint_batch(mdp, "policy", array.shape, len(core))
+    batch = _joint_batch(mdp, "policy", shape, array.shape[: -len(core)])
     return np.broadcast_to(array, (*batch, *core))
 
 
@@ -241,10 +242,12 @@ def _is_staged(mdp: FiniteMDP, leading: tuple[int, ...]) -> bool:
     return False
 
 
-def _joint_batch(mdp: FiniteMDP, name: str, shape: tuple[int, ...], n_core: int) -> tuple[int, ...]:
-    """Batch axes of the MDP and of an array with `n_core` axes of its own, together."""
+def _joint_batch(
+    mdp: FiniteMDP, name: str, shape: tuple[int, ...], leading: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Batch axes of the MDP and the leading axes of an array, together."""
     try:
-        return np.broadcast_shapes(mdp.batch_shape, shape[: len(shape) - n_core])
+        return np.broadcast_shapes(mdp.batch_shape, leading)
     except ValueError as error:
         raise ValueError(
             f"{name} of shape {shape} does not fit MDPs with batch axes {mdp.batch_shape} "
@@ -258,7 +261,7 @@ def _checked_values(mdp: FiniteMDP, values: ArrayLike) -> FloatArray:
     if array.shape[-len(core) :] != core:
         letters = "(S,)" if mdp.horizon is None else "(H, S)"
         raise ValueError(f"values has shape {array.shape}, but must end in {letters} = {core}")
-    _joint_batch(mdp, "values", array.shape, len(core))
+    _joint_batch(mdp, "values", array.shape, array.shape[: -len(core)])
     return array
 
 

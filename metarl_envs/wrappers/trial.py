@@ -28,7 +28,10 @@ class Trial(TaskWrapper):
     ``info["inner_final_obs"]``. With ``"wasted_step"`` it returns the last observation of the old
     episode, and the next action, which already acts on the new one, is chosen without seeing its
     start (``info["start_obs"]``), as in the reference code of VariBAD (Zintgraf et al., 2020,
-    https://github.com/lmzintgraf/varibad, ``VariBadWrapper``).
+    https://github.com/lmzintgraf/varibad, ``VariBadWrapper``). After such a step the observation is
+    that of a state that is over, so take action masks from ``info["action_mask"]`` or from
+    ``action_masks()``, which tell those of the new episode, never from
+    ``action_masks(observations)``.
 
     A trial ends as ``terminated``, since its budget is part of the problem, however its last
     episode ended: ``info["inner_episode"]`` keeps that apart. Put a ``TimeLimit`` inside, not

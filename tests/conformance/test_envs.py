@@ -28,6 +28,8 @@ OPTIONAL = {
     "features_are_pure_and_complete",
     "action_masks_agree_with_infos",
     "optimal_return_bounds_random_play",
+    "optimal_return_agrees_with_optimal_returns",
+    "policy_returns_agree_with_random_play",
 }
 UNBOUNDED = ("observation space minimum value is", "observation space maximum value is")
 

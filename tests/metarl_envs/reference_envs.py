@@ -115,6 +115,9 @@ class ReferenceEnv(gym.Env):
         best, best_odd = max(task.values), max(task.values[:2])
         return sum(max(best_odd if step % 2 else best, 0.0) for step in range(HORIZON))
 
+    def optimal_returns(self, tasks: Sequence[Task]) -> np.ndarray:
+        return np.array([self.optimal_return(task) for task in tasks])
+
 
 class ReferenceVectorEnv(gym.vector.VectorEnv):
     """Gymnasium's ``SyncVectorEnv`` with the task interface on top."""

@@ -15,7 +15,8 @@ from metarl_envs.checks import (
     check_task_vector_env,
 )
 from metarl_envs.distributions import FiniteTasks, TaskStream, UniformTasks
-from metarl_envs.wrappers import ObserveTask, belief_mdp
+from metarl_envs.probes import Chain, GaussianBandit
+from metarl_envs.wrappers import ObserveTask, Trial, belief_mdp
 from tests.metarl_envs.reference_envs import (
     HORIZON,
     N_ACTIONS,
@@ -172,6 +173,14 @@ class PinsAtOnce(ReferenceEnv):
             self.tasks.current = task
 
 
+class RewardsThePinAtOnce(ReferenceEnv):
+    """Tasks look alike for many seeds and actions: 0 or 1, and only action 0 tells them apart."""
+
+    def reward(self, action: int) -> float:
+        task = self.tasks.pinned or self.get_task()
+        return float(action == 0 and self.step_index == 2 and task.values[0] > 0)
+
+
 class OptionPins(ReferenceEnv):
     def begin_episode(self, task: Any) -> Any:
         if task is not None:
@@ -225,6 +234,25 @@ class LeavesItsSpace(ReferenceEnv):
 class ShowsItsTask(ReferenceEnv):
     def observe(self) -> Any:
         return super().observe() + [0.0, np.tanh(self.get_task().values[1]) / 10]
+
+
+class TellsItsTaskInInfo(ReferenceEnv):
+    def info(self) -> Any:
+        return super().info() | {"goal": self.get_task().values[0]}
+
+
+class TellsItsTaskByAKey(ReferenceEnv):
+    def info(self) -> Any:
+        return super().info() | ({"good": True} if self.get_task().values[0] > 0 else {})
+
+
+class TellsItsTaskLate(ReferenceEnv):
+    def reward(self, action: int) -> float:
+        return float(self.get_task().values[0] > 0 and self.step_index > 3)
+
+    def info(self) -> Any:
+        late = self.step_index == 2
+        return super().info() | {"hint": self.get_task().values[0] if late else 0.0}
 
 
 class IgnoresItsTask(ReferenceEnv):
@@ -310,6 +338,50 @@ class LowOptimum(ReferenceEnv):
         return super().optimal_return(task) - 20.0
 
 
+class OtherOptima(ReferenceEnv):
+    def optimal_returns(self, tasks: Any) -> Any:
+        return super().optimal_returns(tasks) + 0.01
+
+
+class SharedOptima(ReferenceEnv):
+    def optimal_returns(self, tasks: Any) -> Any:
+        return np.full(len(tasks), super().optimal_returns(tasks)[0])
+
+
+class OneOptimum(ReferenceEnv):
+    def optimal_returns(self, tasks: Any) -> Any:
+        return super().optimal_returns(tasks)[:1]
+
+
+class OptimisticReturns(Chain):
+    def __init__(self) -> None:
+        super().__init__()
+        exact = self.policy_returns
+        self.policy_returns = lambda tasks, policies: exact(tasks, policies) + 0.2
+
+
+class OneReturn(GaussianBandit):
+    def __init__(self) -> None:
+        super().__init__()
+        exact = self.policy_returns
+        self.policy_returns = lambda tasks, policies: exact(tasks, policies)[:1]
+
+
+class DisagreesWithItsInfo(Trial):
+    """A wasted step whose info has the mask of the episode that is over."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("metarl/RecommendationSmall-v0"), 3, reset_mode="wasted_step")
+
+    def step(self, action: Any) -> Any:
+        *result, info = super().step(action)
+        if "start_obs" in info:
+            info = info | {
+                "action_mask": self.env.unwrapped.action_masks(result[0]).astype(np.int8)
+            }
+        return *result, info
+
+
 BROKEN = {
     "env_has_the_task_interface": [ReturnsTuples],
     "task_arrays_lie_in_the_space": [Float32Tasks],
@@ -323,7 +395,7 @@ BROKEN = {
     "every_reset_draws_a_new_task": [KeepsItsTask],
     "fixed_mode_keeps_the_first_task": [NeverFixed],
     "set_task_pins_until_none": [PinsOnce, NeverUnpins],
-    "set_task_waits_for_the_next_reset": [PinsAtOnce],
+    "set_task_waits_for_the_next_reset": [PinsAtOnce, RewardsThePinAtOnce],
     "reset_option_sets_one_episode": [OptionPins],
     "same_seed_and_task_give_the_same_rollout": [IgnoresTheSeed, DrawsFromTheDynamics],
     "drawing_tasks_takes_nothing_from_the_dynamics": [DrawsFromTheDynamics],
@@ -331,6 +403,7 @@ BROKEN = {
     "env_pickled_in_mid_episode_continues": [LosesItsTask, LosesItsPosition],
     "observations_lie_in_the_space": [LeavesItsSpace],
     "first_observations_do_not_reveal_the_task": [ShowsItsTask],
+    "infos_do_not_reveal_the_task": [TellsItsTaskInInfo, TellsItsTaskByAKey, TellsItsTaskLate],
     "different_tasks_differ": [IgnoresItsTask],
     "spec_survives_json": [],
     "terminated_and_truncated_are_kept_apart": [EndsTwice],
@@ -341,7 +414,10 @@ BROKEN = {
     "features_are_pure_and_complete": [ImpureFeatures],
     "action_masks_agree_with_infos": [OtherMaskInInfo],
     "optimal_return_bounds_random_play": [LowOptimum],
+    "optimal_return_agrees_with_optimal_returns": [OtherOptima, SharedOptima, OneOptimum],
+    "policy_returns_agree_with_random_play": [OptimisticReturns, OneReturn],
 }
+OF_EXACT_ENVS = {"policy_returns_agree_with_random_play"}
 CASES = [(name, env) for name, envs in BROKEN.items() for env in envs]
 
 
@@ -364,7 +440,8 @@ def test_every_check_says_in_a_line_what_it_checks():
 def test_a_family_that_keeps_the_laws_passes(source):
     ran = check_task_env(source)
     missing = TASK_ENV_CHECKS.keys() - set(ran)
-    assert missing == ({"spec_survives_json"} if source is ReferenceEnv else set())
+    assert missing - {"spec_survives_json"} == OF_EXACT_ENVS
+    assert ("spec_survives_json" in missing) == (source is ReferenceEnv)
 
 
 def test_an_env_passes_and_is_left_untouched():
@@ -428,7 +505,34 @@ def test_a_belief_mdp_passes():
         lambda task_mode="resample": belief_mdp(gym.make(REFERENCE, task_mode=task_mode), 3)
     )
     missing = TASK_ENV_CHECKS.keys() - set(ran)
-    assert missing == {"optimal_return_bounds_random_play"}
+    of_one_episode = {
+        "optimal_return_bounds_random_play",
+        "optimal_return_agrees_with_optimal_returns",
+    }
+    assert missing == of_one_episode | OF_EXACT_ENVS
+
+
+def test_set_task_that_acts_at_once_is_caught_under_every_seed():
+    name = register(RewardsThePinAtOnce)
+    for seed in range(12):
+        with pytest.raises(TaskEnvError, match="set_task changed the running episode"):
+            check_task_env(name, only=["set_task_waits_for_the_next_reset"], seed=seed)
+
+
+def test_masks_of_a_wasted_step_come_from_info():
+    name = "action_masks_agree_with_infos"
+
+    def wasted() -> gym.Env:
+        return Trial(gym.make("metarl/RecommendationSmall-v0"), 3, reset_mode="wasted_step")
+
+    assert check_task_env(wasted, only=[name]) == (name,)
+    with pytest.raises(TaskEnvError, match="info and action_masks"):
+        check_task_env(DisagreesWithItsInfo, only=[name])
+
+
+def test_rewards_too_rare_to_be_met_are_no_error():
+    name = "policy_returns_agree_with_random_play"
+    assert check_task_env(lambda: Chain(n_stages=12), only=[name]) == (name,)
 
 
 def test_unknown_names_and_envs_without_a_spec_are_refused():
@@ -561,6 +665,19 @@ class SetsTasksAtOnce(ReferenceVectorEnv):
             single.tasks.current = single.tasks.pinned or single.tasks.current
 
 
+class LastRewardsOfThePin(ReferenceVectorEnv):
+    """Swaps tasks silently, and shows it in the reward that ends an episode only."""
+
+    def step(self, actions: Any) -> Any:
+        pins = [single.tasks.pinned for single in self.singles]
+        running = [single.tasks.current for single in self.singles]
+        observations, rewards, terminations, truncations, infos = super().step(actions)
+        for row in np.flatnonzero(terminations | truncations):
+            if pins[row] is not None and pins[row] is not running[row]:
+                rewards[row] += pins[row].values[0]
+        return observations, rewards, terminations, truncations, infos
+
+
 class OptionsPin(ReferenceVectorEnv):
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         if options and "tasks" in options:
@@ -627,7 +744,7 @@ BROKEN_VECTOR = {
     "autoresets_draw_new_tasks": [KeepsTasksOnAutoreset, IgnoresFixedMode],
     "set_tasks_pins_through_autoresets": [AutoresetsUnpin, PinsForEver],
     "set_tasks_reaches_only_its_indices": [SortsItsIndices],
-    "set_tasks_waits_for_the_next_reset": [SetsTasksAtOnce],
+    "set_tasks_waits_for_the_next_reset": [SetsTasksAtOnce, LastRewardsOfThePin],
     "reset_option_sets_one_episode": [OptionsPin],
     "final_observations_are_kept": [DropsFinalObs],
     "partial_resets_leave_the_others_alone": [ResetsEverything],

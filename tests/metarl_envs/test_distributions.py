@@ -14,6 +14,7 @@ from metarl_envs.distributions import (
     check_task,
     prior_tasks,
     sample_tasks,
+    task_rng,
 )
 
 
@@ -143,6 +144,37 @@ def test_sample_tasks_refuses_bad_requests(arguments):
 def test_check_task_refuses_what_is_no_task_of_the_family(task, error):
     with pytest.raises(error, match="task"):
         check_task(GAUSSIAN, task)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "0", True])
+def test_streams_need_a_seed(seed):
+    for draw in (
+        lambda: sample_tasks(GAUSSIAN, 2, seed=seed),
+        lambda: prior_tasks(GAUSSIAN, 2, seed),
+    ):
+        with pytest.raises(ValueError, match="seed="):
+            draw()
+
+
+def test_task_streams_have_a_namespace_of_their_own():
+    drawn = {task_rng(0, key).random() for key in range(8)}
+    others = {
+        np.random.default_rng(np.random.SeedSequence(0, spawn_key=spawn_key)).random()
+        for spawn_key in [(), *((key,) for key in [*range(8), 0x7A5C])]
+    }
+    assert not drawn & others
+
+
+@pytest.mark.parametrize("coordinates", [np.zeros(2), [0.0, 0.0], ((0.0, 0.0),)])
+def test_check_task_refuses_tasks_that_are_built_otherwise(coordinates):
+    with pytest.raises(ValueError, match="from_array"):
+        check_task(GAUSSIAN, Point(coordinates))
+
+
+def test_an_array_of_one_number_is_no_task_either():
+    single = GaussianTasks(make_point, [0.0], 1.0)
+    with pytest.raises(ValueError, match="from_array"):
+        check_task(single, Point(np.zeros(1)))
 
 
 def seeded_stream(**arguments):

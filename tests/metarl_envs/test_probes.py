@@ -35,7 +35,11 @@ FINITE = [
     (Chain, ChainVector),
 ]
 CONTINUOUS = [(SignFlip, SignFlipVector), (LinearQuadratic, LinearQuadraticVector)]
-OF_FINITE_ENVS = {"features_are_pure_and_complete", "action_masks_agree_with_infos"}
+OF_FINITE_ENVS = {
+    "features_are_pure_and_complete",
+    "action_masks_agree_with_infos",
+    "policy_returns_agree_with_random_play",
+}
 
 
 def play(env, task, choose, *, seed=0):

@@ -104,6 +104,39 @@ def test_resample_task_leaves_pinned_and_chosen_tasks_alone():
     assert pinned not in tasks_of_resets(env, 3)
 
 
+@pytest.mark.parametrize("wrap", [ResampleTask, lambda env: belief_mdp(env, 2)])
+def test_a_pin_of_the_env_inside_is_respected(wrap):
+    inner = gym.make(SMALL)
+    env = wrap(inner)
+    pinned, other = env.unwrapped.sample_tasks(2, seed=9)
+    inner.unwrapped.set_task(pinned)
+    assert tasks_of_resets(env, 3, seed=0) == [pinned] * 3
+    env.reset(options={"task": other})
+    assert env.get_task() == other
+    assert tasks_of_resets(env, 2) == [pinned] * 2
+    inner.unwrapped.set_task(None)
+    assert len({pinned, *tasks_of_resets(env, 3)}) == 4
+    env.set_task(pinned)
+    inner.unwrapped.set_task(None)
+    assert pinned not in tasks_of_resets(env, 3)
+
+
+def test_an_env_that_does_not_tell_its_pin_is_pinned_through_the_wrapper():
+    env = ResampleTask(gym.make(REFERENCE))
+    assert not env.has_wrapper_attr("pinned_task")
+    task = env.sample_tasks(1, seed=9)[0]
+    env.set_task(task)
+    assert tasks_of_resets(env, 3, seed=0) == [task] * 3
+    env.set_task(None)
+    assert task not in tasks_of_resets(env, 3)
+
+
+@pytest.mark.parametrize("env", [gym.make_vec(SMALL, num_envs=2), 3])
+def test_a_belief_mdp_is_made_of_a_single_env(env):
+    with pytest.raises(TypeError, match=r"must be an id or a single gymnasium\.Env"):
+        belief_mdp(env, 2)
+
+
 def test_resample_task_passes_the_checks():
     ran = check_task_env(lambda: ResampleTask(gym.make(REFERENCE)))
     assert TASK_ENV_CHECKS.keys() - set(ran) == {"fixed_mode_keeps_the_first_task"}

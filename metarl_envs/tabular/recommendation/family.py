@@ -181,6 +181,7 @@ class RecommendationFamily(TabularFamily):
         Values of shown products are those of a no-op; with `repeat="mask"` the optimum never uses
         them.
         """
+        tasks = check_tasks(self.task_distribution, tasks)
         choose = planning.choose_best(self._table, self._masked)
         parts = [
             dict(planning.backward(self._table, likes, choose))
@@ -309,6 +310,7 @@ class RecommendationFamily(TabularFamily):
         self, tasks: Sequence[Task], policy: Callable[[slice, FloatArray], planning.Choose]
     ) -> FloatArray:
         """Values of the start state, (M,); `policy` is told which tasks, and what they like."""
+        tasks = check_tasks(self.task_distribution, tasks)
         values = np.zeros(len(tasks))
         for where, likes in self._like_probabilities(tasks):
             values[where] = planning.start_values(self._table, likes, policy(where, likes))
@@ -316,7 +318,6 @@ class RecommendationFamily(TabularFamily):
 
     def _like_probabilities(self, tasks: Sequence[Task]) -> Iterator[tuple[slice, FloatArray]]:
         """In chunks of tasks, which they are and with what probabilities each product is liked."""
-        tasks = check_tasks(self.task_distribution, tasks)
         for where in planning.chunks(len(tasks), self._table):
             params = self.compile(tasks[where])
             yield (
