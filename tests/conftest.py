@@ -7,9 +7,17 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 # Before anything imports them: their jaxtyping annotations are enforced under test, and only there.
-CHECKED_MODULES = (
-    "metarl_agents.bayesian.linear_gaussian",
-    "metarl_agents.bayesian.prior_estimation",
+CHECKED_MODULES = tuple(
+    f"metarl_agents.bayesian.{name}"
+    for name in (
+        "alignment",
+        "hierarchical",
+        "least_squares",
+        "linear_gaussian",
+        "rlsvi",
+        "target_variance",
+        "widening",
+    )
 )
 
 if importlib.util.find_spec("beartype") is not None:

@@ -154,6 +154,8 @@ class LinearQPolicies:
         :param stage: theirs; None asks the env
         """
         rows, _ = self.features.batched(observations)
+        if stage is None and not self.features.knows_stages:
+            raise ValueError("stage=None, but observations of this env do not tell theirs: pass it")
         if stage is None:
             stage = int(self.features.stages(rows[:1])[0])
         parameters = self.mean_parameters if deterministic else self.parameters
@@ -179,6 +181,8 @@ class LinearQPolicy(LinearQPolicies):
     @classmethod
     def stack(cls, policies: Sequence["LinearQPolicy"]) -> LinearQPolicies:
         """Return one object that acts for all the tasks at once."""
+        if not policies:
+            raise ValueError("policies is empty: give one policy per task")
         first = policies[0]
         return LinearQPolicies(
             first.features,

@@ -70,7 +70,10 @@ def _transitions(
 def _check_steps(features: StageFeatures, batch: EpisodeBatch) -> None:
     """Raise ``ValueError`` where a logged step cannot have happened in the family."""
     played = batch.mask.cpu().numpy().astype(bool)
-    shape = features.observation_space.shape or ()
+    shape, dtype = features.observation_space.shape or (), features.observation_space.dtype
+    observed = batch.observations[batch.mask.bool()]
+    if not np.issubdtype(dtype, np.floating) and (observed != observed.round()).any():
+        raise ValueError("episodes hold observations that are not whole numbers, the env's are")
     rows = batch.observations.cpu().numpy().reshape(*played.shape, *shape)
     actions = batch.actions.cpu().numpy().reshape(played.shape).astype(np.int64)
     for stage in range(min(played.shape[-1], features.n_stages)):

@@ -184,7 +184,7 @@ def features_of(
     return StageFeatures(
         function,
         _masks_of(env),
-        _member(env, "stages"),
+        _stages_of(env),
         n_stages=int(stages),
         n_actions=int(actions.n),
         n_features=_n_features(function, env.observation_space)
@@ -204,9 +204,7 @@ def _member(env: VecEnv, name: str) -> Any | None:
 
 def _n_features(function: FeatureFunction, space: spaces.Space[Any]) -> int:
     """Return d, read off the features of some observation."""
-    probe = copy.deepcopy(space)
-    probe.seed(0)
-    values = np.asarray(function(0, np.asarray(probe.sample())[None]))
+    values = np.asarray(function(0, _probe(space)))
     if values.ndim != 3:
         raise ValueError(
             f"features(0, observations) has shape {values.shape}: return "
@@ -233,3 +231,22 @@ def _masks_of(env: VecEnv) -> MaskFunction | None:
                 "define action_masks(self, observations=None), None meaning the current state"
             ) from None
     return masks
+
+
+def _stages_of(env: VecEnv) -> MaskFunction | None:
+    """Return the env's stages; None where it says that observations do not tell them."""
+    stages: MaskFunction | None = _member(env, "stages")
+    if stages is None:
+        return None
+    try:
+        stages(_probe(env.observation_space))
+    except ValueError:
+        return None
+    return stages
+
+
+def _probe(space: spaces.Space[Any]) -> np.ndarray:
+    """Return one observation of the space, with a leading axis."""
+    copied = copy.deepcopy(space)
+    copied.seed(0)
+    return np.asarray(copied.sample())[None]

@@ -1,19 +1,22 @@
 """Play tasks to their end: one posterior draw, one episode, one update, N times."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from metarl_agents.bayesian.beliefs import TaskBelief
+from metarl_agents.bayesian.exact_regret import ExactRegret
 from metarl_agents.bayesian.linear_q_policy import LinearQPolicies, UniformPolicies
-from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks
-
-if TYPE_CHECKING:
-    from metarl_agents.bayesian.thompson_meta import ThompsonMeta
+from metarl_agents.common.collect import (
+    StepHook,
+    collect_episodes,
+    pinned_tasks,
+    sample_tasks,
+)
+from metarl_agents.common.episodes import EpisodeBatch
 
 MAX_SEED = 2**31 - 1
 
@@ -26,7 +29,30 @@ class FinishedTasks(NamedTuple):
     regret: np.ndarray | None  # (M, E), exact, of every episode's policy
 
 
-def play_tasks(agent: ThompsonMeta, callback: BaseCallback) -> FinishedTasks | None:
+class TaskPlayer(Protocol):
+    """What of an agent playing its tasks needs; see :class:`.ThompsonMeta`."""
+
+    env: VecEnv | None
+    n_episodes_per_task: int
+    n_uniform_episodes: int
+    track_regret: bool
+    exact_regret: ExactRegret
+
+    @property
+    def is_exploring(self) -> bool: ...
+
+    def first_policies(self, rngs: Sequence[np.random.Generator]) -> LinearQPolicies: ...
+
+    def adapt_tasks(
+        self, policies: Any, episodes: EpisodeBatch, *, rngs: Sequence[np.random.Generator]
+    ) -> LinearQPolicies: ...
+
+    def _begin_collect(self) -> int: ...
+
+    def _step_hook(self, callback: BaseCallback) -> StepHook: ...
+
+
+def play_tasks(agent: TaskPlayer, callback: BaseCallback) -> FinishedTasks | None:
     """Play a new task in every sub-environment; None when the callback asked to stop."""
     assert agent.env is not None
     rng = np.random.default_rng(agent._begin_collect())
@@ -55,7 +81,7 @@ def play_tasks(agent: ThompsonMeta, callback: BaseCallback) -> FinishedTasks | N
 
 
 def _acting(
-    agent: ThompsonMeta,
+    agent: TaskPlayer,
     policies: LinearQPolicies,
     episode: int,
     rngs: Sequence[np.random.Generator],

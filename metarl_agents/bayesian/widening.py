@@ -38,12 +38,14 @@ def bootstrap_width(
     resamples: Float[Tensor, "resample task"],
     quantile: float = 0.9,
 ) -> Float[Tensor, "... stage block"]:
-    """Return a quantile of ``||Sigma - Sigma_boot||_op`` over resampled sets of tasks.
+    """Return a quantile of ``||S - S_boot||_op`` over resampled sets of tasks, S their mean.
 
     :param resamples: how often each task stands in each resample (multinomial counts)
     """
     counts = th.einsum("bk,...khc->b...hc", resamples, estimate.weights).clamp_min(1)
     sums = th.einsum("bk,...khcmn->b...hcmn", resamples, estimate.contributions)
-    difference = sums / counts[..., None, None] - estimate.covariance
+    plain_counts = estimate.weights.sum(-3).clamp_min(1)[..., None, None]
+    plain = estimate.contributions.sum(-5) / plain_counts
+    difference = sums / counts[..., None, None] - plain
     norms = th.linalg.eigvalsh((difference + difference.mT) / 2).abs().amax(-1)
     return th.quantile(norms, quantile, dim=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from itertools import permutations
 from typing import Any
 
 import gymnasium as gym
@@ -329,26 +328,31 @@ def _move_the_time_limit(subject: Subject, seed: int, rows: list[Step], limit: i
 
 def _telling_pairs(subject: Subject, n_pairs: int = 3) -> list[tuple[Task, Task, int]]:
     """Pairs of tasks and a seed under which they differ after the reset, as far as there are."""
-    tasks, env = subject.distinct_tasks(4), subject.make()
-    pairs = [
-        (first, second, seed)
-        for seed in range(subject.seed, subject.seed + 10)
-        for first, second in permutations(tasks, 2)
-        if _differ(env, first, second, seed, after=1)
-    ]
-    return pairs[:: max(1, len(pairs) // n_pairs)] or [(tasks[0], tasks[1], subject.seed)]
+    tasks, env = subject.distinct_tasks(8), subject.make()
+    pairs: list[tuple[Task, Task, int]] = []
+    for seed in range(subject.seed, subject.seed + 30):
+        played = [rollout(env, seed=seed, task=task)[1:] for task in tasks]
+        others = [i for i, rows in enumerate(played) if not _agree(played[0], rows)]
+        pairs += [(tasks[0], tasks[i], seed) for i in others[:1]]
+        if len(pairs) >= n_pairs:
+            break
+    return pairs or [(tasks[0], tasks[1], subject.seed)]
+
+
+def _agree(first: list[Step], second: list[Step]) -> bool:
+    """Whether two rollouts have the same observations, rewards and ends."""
+    if len(first) != len(second):
+        return False
+    return all(is_same(left[:4], right[:4]) for left, right in zip(first, second, strict=True))
 
 
 def _without_task(info: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in info.items() if name not in ("task", "task_id")}
 
 
-def _differ(env: AnyEnv, task: Task, other: Task, seed: int, after: int = 0) -> bool:
+def _differ(env: AnyEnv, task: Task, other: Task, seed: int) -> bool:
     first, second = (rollout(env, seed=seed, task=each, n_steps=200) for each in (task, other))
-    if len(first) != len(second):
-        return True
-    rows = zip(first[after:], second[after:], strict=True)
-    return any(not is_same(left[:4], right[:4]) for left, right in rows)
+    return not _agree(first, second)
 
 
 def _first_observation(env: AnyEnv, task: Task, seed: int) -> NDArray[Any]:

@@ -149,3 +149,15 @@ def test_an_action_that_no_logged_task_tried_keeps_the_independent_prior(
     else:
         assert covariance[0, 2, 2] >= 1.0
     np.testing.assert_allclose(mean[0, :2], 0.5, atol=0.3)
+
+
+def test_learns_where_repeats_are_allowed_and_observations_do_not_tell_the_stage():
+    agent = RLSVI(
+        "LinearQPolicy",
+        "metarl/RecommendationSmall-v0",
+        env_kwargs={"repeat": "noop"},
+        n_episodes_per_task=3,
+        seed=0,
+        device="cpu",
+    )
+    assert not agent.learn_tasks(1, log_interval=None).stage_features.knows_stages

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch as th
 
-from metarl_agents.bayesian.hierarchical import CovarianceEstimate
+from metarl_agents.bayesian.hierarchical import (
+    CovarianceEstimate,
+    expectation_maximisation,
+)
 from metarl_agents.bayesian.least_squares import ols_covariance
 from metarl_agents.bayesian.widening import bootstrap_width, project_psd, schedule_width
 
@@ -154,3 +157,15 @@ def test_bootstrap_of_replicates_equals_single_replicates():
     for i in range(3):
         one = CovarianceEstimate(*(field[i] for field in both))
         th.testing.assert_close(widths[i], bootstrap_width(one, counts))
+
+
+def test_bootstrap_of_a_shrunk_covariance_measures_the_tasks_not_the_shrinkage():
+    rng = th.Generator().manual_seed(0)
+    root = th.randn(6, 1, 1, 5, 3, generator=rng, dtype=th.float64)
+    moments = th.randn(6, 1, 1, 3, generator=rng, dtype=th.float64)
+    start = th.eye(3, dtype=th.float64)[None, None]
+    fit = expectation_maximisation(
+        root.mT @ root, moments, start, th.ones(1, dtype=th.float64), shrinkage=5.0
+    )
+    every_task_once = th.ones(10, 6, dtype=th.float64)
+    assert bootstrap_width(fit.estimate, every_task_once).max() < 1e-12
