@@ -336,9 +336,9 @@ def _draw_history(axes: Any, entries: Mapping[str, Entry]) -> None:
         history = entries[name].history
         if history is None:
             continue
-        mean = history.mean(axis=1)
+        mean = history.mean(axis=0)
         error = (
-            history.std(axis=1, ddof=1) / np.sqrt(history.shape[1]) if history.shape[1] > 1 else 0
+            history.std(axis=0, ddof=1) / np.sqrt(history.shape[0]) if history.shape[0] > 1 else 0
         )
         numbers = np.arange(len(mean)) + 1
         axes.plot(numbers, mean, color=colour, label=LABELS[name], linewidth=1.6)

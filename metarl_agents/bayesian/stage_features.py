@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from metarl_agents.common.evaluation.transparency import opaque_wrapper
+
 FeatureFunction = Callable[[int, np.ndarray], np.ndarray]
 MaskFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -178,6 +180,13 @@ def features_of(
             "env does not describe a linear Q-function: give it the members of "
             "metarl_envs.LinearQEnv (n_stages, n_features, features, action_masks), or pass "
             "features=callable and n_stages=int to the agent"
+        )
+    opaque = opaque_wrapper(env, "features") if features is None else None
+    if opaque is not None:
+        raise ValueError(
+            f"{opaque} lies between the agent and the env whose features it would use, and may "
+            "change what they are about: give the wrapper features(), action_masks() and n_stages "
+            "of its own, or pass features= and n_stages= to the agent"
         )
     declared = _member(env, "n_feature_blocks") if features is None else None
     declared_width = _member(env, "n_features") if features is None else None

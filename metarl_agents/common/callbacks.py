@@ -4,7 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
@@ -12,6 +14,7 @@ from metarl_agents.common.evaluation.comparators import Frozen
 from metarl_agents.common.evaluation.environments import EvaluationEnv, env_name
 from metarl_agents.common.evaluation.protocol import evaluate_adaptation
 from metarl_agents.common.evaluation.result import AdaptationResult
+from metarl_agents.common.vec_env import TaskVecEnv
 
 
 class MetaEvalCallback(EventCallback):
@@ -89,7 +92,7 @@ class MetaEvalCallback(EventCallback):
         self.evaluations_returns: list[np.ndarray] = []
 
     def _init_callback(self) -> None:
-        if isinstance(self.eval_env, VecEnv) and self.eval_env is self.model.get_env():
+        if _innermost(self.eval_env) & _innermost(self.model.get_env()):
             raise ValueError(
                 f"eval_env={env_name(self.eval_env)} is the env that the agent trains in; pass "
                 "another one, or its id"
@@ -184,3 +187,13 @@ class MetaEvalCallback(EventCallback):
             self.logger.record("eval/mean_regret", float(result.regret[:, -1].mean()))
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
+
+
+def _innermost(env: Any) -> set[int]:
+    """Identities of the envs below all wrappers; empty for an id or a spec, which make new ones."""
+    if not isinstance(env, gym.Env | VectorEnv | VecEnv):
+        return set()
+    inside = env.unwrapped
+    if isinstance(inside, TaskVecEnv):
+        return _innermost(inside.vector_env)
+    return {id(inside)}.union(*map(_innermost, getattr(inside, "envs", ())))

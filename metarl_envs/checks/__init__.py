@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from metarl_envs.checks import door, episodes, tasks, values, vector_steps, vector_tasks
+from metarl_envs.checks import door, episodes, secrecy, tasks, values, vector_steps, vector_tasks
 from metarl_envs.checks.subject import AnyEnv, NotApplicableError, Subject, TaskEnvError
 from metarl_envs.checks.vector_subject import VectorSubject
 
@@ -65,8 +65,8 @@ TASK_ENV_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
     episodes.seeds_decide_the_tasks,
     episodes.env_pickled_in_mid_episode_continues,
     episodes.observations_lie_in_the_space,
-    episodes.first_observations_do_not_reveal_the_task,
-    episodes.infos_do_not_reveal_the_task,
+    secrecy.first_observations_do_not_reveal_the_task,
+    secrecy.infos_do_not_reveal_the_task,
     episodes.different_tasks_differ,
     episodes.spec_survives_json,
     episodes.terminated_and_truncated_are_kept_apart,

@@ -3,7 +3,7 @@
 Shapes: B sub-environments, A actions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
-from metarl_envs.tabular.checking import check_counts, check_seed
+from metarl_envs.tabular.checking import check_counts
 from metarl_envs.tabular.env import (
     TabularEnv,
     checked_actions,
@@ -26,6 +26,7 @@ from metarl_envs.tabular.env import (
     warn_no_render_mode,
 )
 from metarl_envs.tabular.family import Array, Params, TabularFamily, View
+from metarl_envs.tabular.requests import checked_list, checked_mask, checked_seeds
 from metarl_envs.tabular.uniforms import UniformBuffers
 
 _BLOCK = 64
@@ -110,9 +111,9 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             only some
         """
         options = options or {}
-        mask = self._reset_mask(options)
+        mask = checked_mask(options.get("reset_mask"), self.num_envs)
         tasks = self._reset_tasks(options)
-        seeds = self._reset_seeds(seed)
+        seeds = checked_seeds(seed, self.num_envs)
         for i in np.flatnonzero(mask):
             if seeds[i] is not None or self._uniforms.generators[i] is None:
                 self._seed_one(int(i), seeds[i])
@@ -172,7 +173,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         :param indices: of which sub-environments; all of them where absent
         """
         where = list(range(self.num_envs)) if indices is None else [int(i) for i in indices]
-        tasks = _as_list(tasks, "tasks")
+        tasks = checked_list(tasks, "tasks")
         if len(tasks) != len(where):
             raise ValueError(
                 f"{len(tasks)} tasks for {len(where)} sub-environments: "
@@ -244,23 +245,11 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             for i in range(self.num_envs)
         )
 
-    def _reset_mask(self, options: dict[str, Any]) -> BoolArray:
-        mask = options.get("reset_mask")
-        if mask is None:
-            return np.ones(self.num_envs, dtype=np.bool_)
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(
-                f'options["reset_mask"]={mask!r} must be a boolean array of shape '
-                f"({self.num_envs},) with a True in it"
-            )
-        return mask
-
     def _reset_tasks(self, options: dict[str, Any]) -> list[Task | None]:
         if "tasks" not in options:
             self._check_tasks([options.get("task")])
             return [options.get("task")] * self.num_envs
-        tasks = _as_list(options["tasks"], 'options["tasks"]')
+        tasks = checked_list(options["tasks"], 'options["tasks"]')
         self._check_tasks(tasks)
         if len(tasks) != self.num_envs:
             raise ValueError(
@@ -274,20 +263,6 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         for task in tasks:
             if task is not None:
                 check_task(self.task_distribution, task)
-
-    def _reset_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        """One per sub-environment, all of them checked."""
-        if seed is None:
-            return [None] * self.num_envs
-        if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str | bytes):
-            check_seed(seed=seed)
-            return [int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(
-                f"seed has {len(seed)} entries: give an integer or one for each of {self.num_envs}"
-            )
-        check_seed(**{f"seed[{i}]": item for i, item in enumerate(seed) if item is not None})
-        return [None if item is None else int(item) for item in seed]
 
     def _seed_one(self, index: int, seed: int | None) -> None:
         generator, self._np_random_seeds[index] = seeding.np_random(seed)
@@ -404,12 +379,3 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded(
                 f"there are no current states yet: call reset() before {name}()"
             )
-
-
-def _as_list(tasks: Any, name: str) -> list[Any]:
-    if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
-        raise TypeError(
-            f"{name}={tasks!r} must be a list with one task for each sub-environment; "
-            "None in it stands for no task of its own"
-        )
-    return list(tasks)

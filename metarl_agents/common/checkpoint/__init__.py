@@ -25,6 +25,7 @@ from metarl_agents.common.checkpoint.archive import (
     write_archive,
 )
 from metarl_agents.common.checkpoint.arguments import (
+    NEVER_SAVED,
     ConstructorArguments,
     check_arguments,
     constructor_arguments,
@@ -42,6 +43,7 @@ from metarl_agents.common.checkpoint.named_callables import NAMED_CALLABLES, nam
 
 __all__ = [
     "NAMED_CALLABLES",
+    "NEVER_SAVED",
     "Checkpoint",
     "ConstructorArguments",
     "check_arguments",
@@ -69,7 +71,7 @@ class Checkpoint(NamedTuple):
     :param tensors: what was learned, on the CPU
     :param generators: states of NumPy generators by name
     :param counters: by name
-    :param records: further JSON values
+    :param records: further values by name
     :param versions: of the libraries that wrote the file
     """
 
@@ -106,7 +108,7 @@ def save_checkpoint(
     :param generators: `generator.bit_generator.state` by name
     :param counters: integers by name
     :param unsaved: names of arguments that were given but cannot be stored
-    :param records: further values, JSON as they are
+    :param records: further values that `encode` takes, by name
     """
     arrays: Arrays = {}
     encoded = {name: encode(value, arrays) for name, value in arguments.items()}
@@ -123,7 +125,7 @@ def save_checkpoint(
         "spaces": {name: encode_space(space) for name, space in spaces.items()},
         "generators": {name: dict(state) for name, state in generators.items()},
         "counters": {name: int(count) for name, count in counters.items()},
-        "records": dict(records or {}),
+        "records": {name: encode(value) for name, value in (records or {}).items()},
         "versions": _versions(),
         "sha256": {name: digest(content) for name, content in members.items()},
     }
@@ -165,6 +167,8 @@ def checkpoint_path(path: str | Path) -> Path:
             "(str or pathlib.Path), not from file objects"
         )
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"path={str(path)!r} is a folder: give the name of a file in it")
     return path.with_name(f"{path.name}.zip") if path.suffix == "" else path
 
 
@@ -188,14 +192,28 @@ def _tensor(array: np.ndarray) -> Tensor:
 def _check_manifest(manifest: Any, members: dict[str, bytes]) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"its manifest is not of the format {FORMAT!r}")
-    if manifest["format_version"] != FORMAT_VERSION:
+    _check_kinds(manifest)
+    written = manifest["format_version"]
+    if type(written) is not int or written != FORMAT_VERSION:
         raise ValueError(
-            f"its format version is {manifest['format_version']}, this library reads "
-            f"{FORMAT_VERSION}: install the version that wrote it ({manifest.get('versions')})"
+            f"its format version is {written!r}, this library reads {FORMAT_VERSION}: install the "
+            f"version that wrote it ({manifest.get('versions')})"
         )
     for name in (TENSORS, NOTICE):
         if manifest["sha256"][name] != digest(members[name]):
             raise ValueError(f"the SHA-256 of its member {name} does not match the manifest")
+
+
+def _check_kinds(manifest: dict[str, Any]) -> None:
+    for name in ("arguments", "spaces", "generators", "counters", "records", "versions", "sha256"):
+        if not isinstance(manifest[name], dict):
+            raise ValueError(f"its {name} are no object but {str(manifest[name])[:80]!r}")
+    unsaved = manifest["unsaved"]
+    if not isinstance(unsaved, list) or not all(isinstance(name, str) for name in unsaved):
+        raise ValueError(f"its unsaved={str(unsaved)[:80]!r} is no list of names")
+    for name in (manifest["class"], *manifest["versions"].values()):
+        if not isinstance(name, str):
+            raise ValueError(f"{str(name)[:80]!r} is no name of a class or version")
 
 
 def _checkpoint(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
@@ -213,7 +231,7 @@ def _checkpoint(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpo
         tensors=_named(tensors, LEARNED),
         generators=manifest["generators"],
         counters=counters,
-        records=dict(manifest["records"]),
+        records={name: decode(value) for name, value in manifest["records"].items()},
         versions=dict(manifest["versions"]),
     )
 

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import math
 import os
+import stat
 import tempfile
 import zipfile
 from pathlib import Path
@@ -19,9 +21,13 @@ _DIGEST_LENGTH = 64
 def write_archive(path: Path, members: dict[str, bytes]) -> None:
     """Writes the members to `path` in one step: there is the old file, or the new one, or none.
 
-    :param path: where to; its folder is made if missing
+    :param path: where to; its folder is made if missing; an existing file keeps its permissions
     :param members: contents by name
     """
+    # Behind a link, so that it stays one.
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise ValueError(f"path={str(path)!r} is a folder or device: give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -29,7 +35,7 @@ def write_archive(path: Path, members: dict[str, bytes]) -> None:
             file.write(_archive_bytes(members))
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, _mode(path))
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -126,7 +132,7 @@ def _check_digest(path: Path, content: bytes) -> None:
 
 
 def parse_json(content: bytes) -> Any:
-    """Strict JSON: no duplicate keys, no NaN.
+    """Strict JSON: no duplicate keys, no NaN, no infinities.
 
     :param content: UTF-8 text
     """
@@ -139,7 +145,20 @@ def parse_json(content: bytes) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"the manifest contains {constant}, which is not JSON")
 
-    return json.loads(content, object_pairs_hook=unique, parse_constant=refuse)
+    def finite(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"the manifest contains {text[:80]}, which no float can hold")
+        return number
+
+    return json.loads(content, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
 
 
 def _umask() -> int:

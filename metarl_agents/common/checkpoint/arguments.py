@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 
 from metarl_agents.common.checkpoint.codec import encode
 
-NEVER_SAVED = frozenset({"self", "env", "env_kwargs", "device", "_init_setup_model"})
-"""The env and the device belong to the machine, not to what was learned, as with SB3."""
+NEVER_SAVED = frozenset(
+    {"self", "env", "env_kwargs", "device", "tensorboard_log", "_init_setup_model"}
+)
+"""Env, device and folders belong to the machine, not to what was learned; of a file that names them
+all the same, they are dropped, since no file may decide where a program writes."""
 
 
 class ConstructorArguments(NamedTuple):

@@ -130,12 +130,23 @@ def restored_generator(state: Mapping[str, Any]) -> np.random.Generator:
 
     :param state: `generator.bit_generator.state` of a PCG64 generator
     """
+    if not _is_pcg64(state):
+        raise ValueError(f"the state of a random generator is damaged: {str(state)[:200]}")
     bits = np.random.PCG64(0)
-    try:
-        bits.state = cast(Any, dict(state))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"the state of a random generator is damaged: {error}") from error
+    bits.state = cast(Any, dict(state))
     return np.random.Generator(bits)
+
+
+def _is_pcg64(state: Any) -> bool:
+    # NumPy itself takes negative, fractional and even numbers, and draws poor ones from them.
+    try:
+        bits, limits = state["state"], (("state", 2**128), ("inc", 2**128))
+        words = [(bits[name], limit) for name, limit in limits]
+        words += [(state["uinteger"], 2**32), (state["has_uint32"], 2)]
+        whole = all(isinstance(n, int) and 0 <= n < limit for n, limit in words)
+        return bool(state["bit_generator"] == "PCG64" and whole and bits["inc"] % 2 == 1)
+    except (KeyError, TypeError):
+        return False
 
 
 def _only_item(value: Json) -> tuple[str, Any]:
@@ -173,4 +184,7 @@ def _decode_array(value: Json, arrays: Arrays | None = None) -> np.ndarray:
     dtype = np.dtype(str(value["dtype"]))
     if dtype.kind not in _ARRAY_KINDS:
         raise ValueError(f"{dtype} is no dtype that arrays are stored in")
-    return np.array([decode(x) for x in value["values"]], dtype=dtype).reshape(value["shape"])
+    shape = value["shape"]
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"{str(shape)[:80]!r} is no shape of an array")
+    return np.array([decode(x) for x in value["values"]], dtype=dtype).reshape(shape)

@@ -3,14 +3,26 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
+from gymnasium.vector import VectorWrapper
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    unwrap_vec_normalize,
+)
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from metarl_agents.common.vec_env import AnyEnv, as_vec_env
+from metarl_agents.common.evaluation.transparency import (
+    is_opaque,
+    is_transparent,
+    wrapper_class,
+)
+from metarl_agents.common.vec_env import AnyEnv, TaskVecEnv, as_vec_env
 
 EvaluationEnv = AnyEnv | EnvSpec | str
 
@@ -28,6 +40,8 @@ class SeededResets(VecEnvWrapper):
 
     :param venv: the env
     """
+
+    transparent = True
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
@@ -63,8 +77,7 @@ def opened_vec_env(env: EvaluationEnv, n_envs: int) -> Iterator[VecEnv]:
         with _frozen_normalization(venv):
             yield venv
         return
-    name, kwargs = (env, {}) if isinstance(env, str) else (env.id, _env_kwargs(env))
-    venv = as_vec_env(name, n_envs, env_kwargs=kwargs)
+    venv = _made_vec_env(env, n_envs)
     try:
         yield venv
     finally:
@@ -75,12 +88,13 @@ def opened_vec_env(env: EvaluationEnv, n_envs: int) -> Iterator[VecEnv]:
 def opened_single_env(env: EvaluationEnv) -> Iterator[gym.Env[Any, Any]]:
     """A single env, for learners that act by themselves; closed at the end if it was made here.
 
-    :param env: id, spec, single env, or a vector env that has a spec
+    :param env: id, spec, single env, or a vector env of single envs or with a spec
     """
-    if isinstance(env, gym.Env):
-        yield env
+    single = _single_inside(env)
+    if isinstance(single, gym.Env):
+        yield single
         return
-    made = _made(env)
+    made = _made(single)
     try:
         yield made
     finally:
@@ -90,15 +104,16 @@ def opened_single_env(env: EvaluationEnv) -> Iterator[gym.Env[Any, Any]]:
 def another_env(env: EvaluationEnv) -> gym.Env[Any, Any]:
     """A second single env like this one, to score a learner while its own episode goes on.
 
-    :param env: id, spec, single env, or a vector env that has a spec
+    :param env: id, spec, single env, or a vector env of single envs or with a spec
     """
-    if not isinstance(env, gym.Env):
-        return _made(env)
+    single = _single_inside(env)
+    if not isinstance(single, gym.Env):
+        return _made(single)
     try:
-        return copy.deepcopy(env)
+        return copy.deepcopy(single)
     except Exception as error:
         raise ValueError(
-            f"env={env} cannot be copied ({error}), which n_eval_episodes needs; pass the env's id "
+            f"env={single} cannot be copied ({error}), which n_eval_episodes needs; pass the env's id "
             "instead"
         ) from error
 
@@ -109,7 +124,7 @@ def env_name(env: EvaluationEnv) -> str:
     :param env: any env, spec or id
     """
     if isinstance(env, str):
-        return env
+        return env.rpartition(":")[2]
     spec = env if isinstance(env, EnvSpec) else _spec(env)
     return spec.id if spec is not None else type(env).__name__
 
@@ -119,11 +134,12 @@ def episode_steps(env: gym.Env[Any, Any]) -> tuple[int | None, bool]:
 
     :param env: a single env
     """
+    limit = env.spec.max_episode_steps if env.spec is not None else None
     try:
-        return int(env.get_wrapper_attr("n_stages")), True
+        n_stages = int(env.get_wrapper_attr("n_stages"))
     except AttributeError:
-        limit = env.spec.max_episode_steps if env.spec is not None else None
         return limit, False
+    return n_stages if limit is None else min(limit, n_stages), True
 
 
 @contextmanager
@@ -141,16 +157,73 @@ def _frozen_normalization(venv: VecEnv) -> Iterator[None]:
         normalizer.training, normalizer.norm_reward = former
 
 
-def _made(env: EvaluationEnv) -> gym.Env[Any, Any]:
-    spec = env if isinstance(env, str | EnvSpec) else _spec(env)
-    if spec is None:
+def _single_inside(env: EvaluationEnv) -> gym.Env[Any, Any] | EnvSpec | str:
+    """The single env that every sub-environment is, or what one can be made of.
+
+    Refuses layers around all sub-environments that would be missing from it.
+    """
+    inside: Any = env
+    while isinstance(inside, VecEnvWrapper | VectorWrapper | TaskVecEnv):
+        if isinstance(inside, VecEnvWrapper | VectorWrapper) and is_opaque(inside):
+            raise ValueError(
+                f"{type(inside).__name__} is around a whole vector env, and learners that train in "
+                "the task act in a single env without it; wrap the single envs instead, e.g. "
+                "DummyVecEnv([lambda: Wrapper(gym.make(id))]), or pass the env's id"
+            )
+        if isinstance(inside, TaskVecEnv):
+            inside = inside.vector_env
+        else:
+            inside = inside.venv if isinstance(inside, VecEnvWrapper) else inside.env
+    singles = getattr(inside, "envs", None)
+    if singles:
+        return cast(gym.Env[Any, Any], singles[0])
+    if isinstance(inside, gym.Env | EnvSpec | str):
+        return inside
+    spec = _spec(inside)
+    if spec is None or spec.kwargs.get("wrappers"):
         raise ValueError(
             f"env={env} cannot be used with a learner that acts by itself; pass the env's id or a "
             "single gymnasium env"
         )
-    if isinstance(spec, str):
-        return gym.make(spec, disable_env_checker=True)
-    return gym.make(spec.id, disable_env_checker=True, **_env_kwargs(spec))
+    return spec
+
+
+def _made(env: EnvSpec | str) -> gym.Env[Any, Any]:
+    if isinstance(env, str):
+        return gym.make(env, disable_env_checker=True)
+    # Layers that change nothing and cannot be made again, such as SB3's Monitor, are left out.
+    kept = [w for w in env.additional_wrappers if not (w.kwargs is None and _is_harmless(w))]
+    lost = [wrapper.name for wrapper in kept if wrapper.kwargs is None]
+    if lost:
+        raise ValueError(
+            f"the spec of {env.id} has wrappers {lost} that cannot be made again from it; pass the "
+            "wrapped env itself, or derive them from gymnasium.utils.RecordConstructorArgs"
+        )
+    spec = copy.deepcopy(env)
+    spec.kwargs, spec.additional_wrappers = _env_kwargs(env), tuple(kept)
+    return gym.make(spec, disable_env_checker=True)
+
+
+def _made_vec_env(env: EnvSpec | str, n_envs: int) -> VecEnv:
+    if isinstance(env, str):
+        return as_vec_env(env, n_envs)
+    if _is_as_registered(env):
+        return as_vec_env(env.id, n_envs, env_kwargs=_env_kwargs(env))
+    return DummyVecEnv([lambda: Monitor(_made(env))] * n_envs)
+
+
+def _is_as_registered(spec: EnvSpec) -> bool:
+    """Whether only arguments of the constructor tell it from its id."""
+    registered = gym.registry.get(spec.id)
+    return registered is not None and all(
+        getattr(spec, name) == getattr(registered, name)
+        for name in ("entry_point", "max_episode_steps", "additional_wrappers")
+    )
+
+
+def _is_harmless(wrapper: WrapperSpec) -> bool:
+    cls = wrapper_class(wrapper)
+    return cls is not None and is_transparent(cls)
 
 
 def _env_kwargs(spec: EnvSpec) -> dict[str, Any]:

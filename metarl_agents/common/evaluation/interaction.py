@@ -42,20 +42,28 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
     :param n_steps: env steps per adaptation; None means as many as the adaptation episodes have
     """
 
+    transparent = True
+
     def __init__(self, env: gym.Env[Any, Any], settings: Settings, n_steps: int | None) -> None:
         super().__init__(env)
         self.settings = settings
         self.n_steps = n_steps
-        # On-line, the collection after the last adaptation is played as well.
-        self.n_periods = settings.n_adapt_steps + settings.on_line
+        self.n_periods = settings.n_collections
 
-    def begin_task(self, streams: TaskStreams, on_period: Callable[[int], None]) -> None:
+    def begin_task(
+        self,
+        streams: TaskStreams,
+        on_period: Callable[[int], None],
+        on_episode: Callable[[int], None],
+    ) -> None:
         """Forgets the last task.
 
         :param streams: of the new task
         :param on_period: called with k at the first step after k adaptations
+        :param on_episode: called with k at the first step of every episode that begins after k
+            adaptations
         """
-        self.streams, self.on_period = streams, on_period
+        self.streams, self.on_period, self.on_episode = streams, on_period, on_episode
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.steps_played = 0
@@ -85,8 +93,12 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         if period == self._periods_begun:
             self._periods_begun += 1
             self.on_period(period)
+        if self._length == 0:
+            # Not at the reset, which SB3 makes before it learns from the episode that has ended.
+            self.on_episode(period)
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._return += float(reward)
+        # SB3's VecEnvs hand out float32, and returns of all learners have to be comparable.
+        self._return += float(np.float32(reward))
         self._length += 1
         self.steps_played += 1
         if terminated or truncated:
@@ -153,6 +165,8 @@ class InteractingEvaluation:
         # Never stepped: a way to the methods of the training env.
         self.view = DummyVecEnv([lambda: self.env])
         self.exact = ExactValues(self.view)
+        if settings.exact_regret:
+            self.exact.require(learner_name(learner))
         self.scoring: SeededResets | None = None
         if scoring_env is not None:
             self.scoring = SeededResets(DummyVecEnv([lambda: scoring_env]))
@@ -182,7 +196,15 @@ class InteractingEvaluation:
             with scoped_global_rng():
                 self._score(agent, row, task, step, streams, scores)
 
-        self.env.begin_task(streams, score)
+        def count_episode(step: int) -> None:
+            with scoped_global_rng():
+                policy = self.learner.policy_of(agent, streams.rng(step, Purpose.ACTING))
+                # While it trains it explores.
+                value = self._exact_return(task, policy, deterministic=False)
+                scores.adaptation_returns[row, step] += value
+                scores.n_adaptation_episodes[row, step] += 1
+
+        self.env.begin_task(streams, score, count_episode)
         agent = self.learner.start_in(self.env, seed=streams.integer(0, Purpose.INITIAL_POLICY))
         if self.env.n_periods:
             with suppress(TrainingOverError):
@@ -201,10 +223,7 @@ class InteractingEvaluation:
         policy = self.learner.policy_of(agent, streams.rng(step, Purpose.ACTING))
         # What is scored on-line is how the learner acts while it trains.
         deterministic = self.settings.deterministic and not self.settings.on_line
-        if self.settings.exact_regret is not False:
-            value = self.exact.policy_returns([task], in_env(policy, self.view), deterministic)
-            if value is not None:
-                scores.policy_returns[row, step] = value[0]
+        scores.policy_returns[row, step] = self._exact_return(task, policy, deterministic)
         if self.scoring is not None:
             policies = PolicyList([in_env(policy, self.scoring)])
             self.scoring.next_seeds = [streams.integer(step, Purpose.SCORED_EPISODES)]
@@ -218,6 +237,13 @@ class InteractingEvaluation:
                 )
             scores.returns[row, step] = batch.returns[0].numpy()
             scores.lengths[row, step] = batch.lengths[0].numpy()
+
+    def _exact_return(self, task: Any, policy: Any, deterministic: bool) -> float:
+        """The expected return of the policy; NaN where it is not known."""
+        if self.settings.exact_regret is False:
+            return np.nan
+        value = self.exact.policy_returns([task], in_env(policy, self.view), deterministic)
+        return np.nan if value is None else float(value[0])
 
     def _check_complete(self) -> None:
         if self.env.steps_played < self.budget and self.env._period() < self.env.n_periods:

@@ -25,7 +25,7 @@ from metarl_agents.common.evaluation.interaction import evaluate_interacting, in
 from metarl_agents.common.evaluation.learners import batched_learner, learner_name
 from metarl_agents.common.evaluation.regret import ExactValues
 from metarl_agents.common.evaluation.result import AdaptationResult
-from metarl_agents.common.evaluation.settings import Scores, Settings, checked_n_tasks
+from metarl_agents.common.evaluation.settings import Scores, Settings, checked_n_tasks, is_whole
 from metarl_agents.common.evaluation.streams import (
     Purpose,
     TaskStreams,
@@ -81,10 +81,12 @@ def evaluate_adaptation(
         n_adapt_steps, episodes_per_step, n_eval_episodes, deterministic, seed, exact_regret
     )
     n_tasks = checked_n_tasks(tasks)
-    if n_envs is not None and n_envs < 1:
-        raise ValueError(f"n_envs={n_envs} must be at least 1, or None for all tasks at once")
+    if n_envs is not None and (not is_whole(n_envs) or n_envs < 1):
+        raise ValueError(
+            f"n_envs={n_envs!r} must be an integer of at least 1, or None for all tasks at once"
+        )
     interacts = bool(getattr(learner, "interacts", False))
-    n_at_once = 1 if interacts else min(n_tasks, n_envs or MAX_TASKS_AT_ONCE)
+    n_at_once = 1 if interacts else min(n_tasks, int(n_envs or MAX_TASKS_AT_ONCE))
     with opened_vec_env(env, n_at_once) as venv, scoped_global_rng(settings.seed % 2**31):
         drawn = _drawn_tasks(venv, tasks, settings.seed)
         streams = task_streams(drawn, settings.seed)
@@ -106,6 +108,7 @@ def _result(
     settings: Settings,
 ) -> AdaptationResult:
     knows_optimum = not np.isnan(scores.optimal_returns).any()
+    regret = scores.regret(settings, learner)
     return AdaptationResult(
         learner=learner,
         env_id=env_id,
@@ -114,7 +117,8 @@ def _result(
         tasks=np.stack([np.asarray(task.to_array(), dtype=np.float64) for task in tasks]),
         returns=scores.returns,
         lengths=scores.lengths,
-        regret=scores.regret(settings, learner),
+        regret=regret,
+        adaptation_regret=None if regret is None else scores.adaptation_regret(),
         optimal_returns=scores.optimal_returns if knows_optimum else None,
         settings=asdict(settings),
     )
@@ -169,6 +173,8 @@ def _evaluate_batched(
 ) -> Scores:
     scores = Scores(len(tasks), settings)
     exact = ExactValues(venv)
+    if settings.exact_regret:
+        exact.require(learner_name(learner))
     for rows in _chunks(len(tasks), venv.num_envs):
         chunk = _Chunk(learner, SeededResets(venv), exact, settings)
         chunk.run(rows, [tasks[row] for row in rows], [streams[row] for row in rows], scores)
@@ -221,14 +227,10 @@ class _Chunk:
         self, rows: np.ndarray, policies: Any, step: int, streams: list[TaskStreams], scores: Scores
     ) -> EpisodeBatch | None:
         settings, batch = self.settings, None
-        if settings.on_line or step < settings.n_adapt_steps:
-            purpose, greedy = (
-                Purpose.ADAPTATION_EPISODES,
-                settings.on_line and settings.deterministic,
-            )
-            batch = self._collected(
-                policies, settings.episodes_per_step, step, purpose, streams, greedy
-            )
+        if step < settings.n_collections:
+            n_episodes, purpose = settings.episodes_per_step, Purpose.ADAPTATION_EPISODES
+            greedy = settings.adapts_deterministically
+            batch = self._collected(policies, n_episodes, step, purpose, streams, greedy)
         scored = batch
         if not settings.on_line:
             n_episodes, purpose = settings.n_scored_episodes, Purpose.SCORED_EPISODES
@@ -259,6 +261,14 @@ class _Chunk:
     ) -> None:
         if self.settings.exact_regret is False:
             return
-        values = self.exact.policy_returns(tasks, policies, self.settings.deterministic)
-        if values is not None:
-            scores.policy_returns[rows, step] = values
+        settings = self.settings
+        values = self.exact.policy_returns(tasks, policies, settings.deterministic)
+        if values is None:
+            return
+        scores.policy_returns[rows, step] = values
+        if step < settings.n_collections:
+            if settings.adapts_deterministically != settings.deterministic:
+                values = self.exact.policy_returns(tasks, policies, False)
+            n_episodes = settings.episodes_per_step
+            scores.n_adaptation_episodes[rows, step] = n_episodes
+            scores.adaptation_returns[rows, step] = n_episodes * np.asarray(values)

@@ -9,25 +9,44 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from metarl_agents.common.evaluation.intervals import Floats
+from metarl_agents.common.evaluation.transparency import opaque_wrapper
 
 
 class ExactValues:
     """The exact values that an env can compute, asked through a `VecEnv`.
 
-    See `metarl_envs.core.ExactEnv`.
+    See `metarl_envs.core.ExactEnv`. Behind a wrapper that changes observations, actions or rewards
+    they are values of another problem than the one that is played, and count as unknown.
 
     :param venv: the env
     """
 
     def __init__(self, venv: VecEnv) -> None:
         self.venv = venv
-        self.knows_optimum = venv.has_attr("optimal_returns")
-        self.knows_policies = (
-            self.knows_optimum
-            and venv.has_attr("policy_returns")
-            and venv.has_attr("stage_observations")
+        self.opaque_wrapper: str | None = None
+        self.knows_optimum = self._can_ask("optimal_returns")
+        self.knows_policies = self.knows_optimum and all(
+            map(self._can_ask, ("policy_returns", "stage_observations", "n_stages"))
         )
         self._observations: list[np.ndarray] | None = None
+
+    def require(self, learner: str) -> None:
+        """`ValueError` where the env cannot tell exact returns of policies.
+
+        :param learner: for the message
+        """
+        if self.knows_policies:
+            return
+        reason = "the env needs optimal_returns(), policy_returns() and stage_observations() "
+        reason += "(metarl_envs.core.ExactEnv); use exact_regret=None"
+        if self.opaque_wrapper is not None:
+            reason = (
+                f"{self.opaque_wrapper} lies between the learner and the env, whose exact returns "
+                "are about its own observations, actions and rewards; use exact_regret=None, or "
+                "evaluate without it (a wrapper that changes none of them may say so by a class "
+                "attribute transparent = True)"
+            )
+        raise ValueError(f"exact_regret=True is impossible for {learner!r} here: {reason}")
 
     def optimal_returns(self, tasks: Sequence[Any]) -> Floats | None:
         """The optimal expected return of each task, (M,), or None where the env does not know it.
@@ -52,6 +71,13 @@ class ExactValues:
             for stage, observations in enumerate(self._stage_observations())
         ]
         return np.asarray(self._call("policy_returns", tasks, probabilities))
+
+    def _can_ask(self, method: str) -> bool:
+        if not self.venv.has_attr(method):
+            return False
+        opaque = opaque_wrapper(self.venv, method)
+        self.opaque_wrapper = self.opaque_wrapper or opaque
+        return opaque is None
 
     def _stage_observations(self) -> list[np.ndarray]:
         if self._observations is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from metarl_agents.common.evaluation.intervals import Floats
-from metarl_agents.common.evaluation.statistics import ScoreStatistics, check_same_tasks
+from metarl_agents.common.evaluation.statistics import ScoreStatistics, check_same_learner
 
 _FORMAT = 1
 _ARRAYS = {
@@ -22,9 +22,9 @@ _ARRAYS = {
     "returns": np.float64,
     "lengths": np.int64,
     "regret": np.float64,
+    "adaptation_regret": np.float64,
     "optimal_returns": np.float64,
 }
-_OPTIONAL = ("regret", "optimal_returns")
 _LIBRARIES = (
     "metarl-baselines",
     "gymnasium",
@@ -70,6 +70,9 @@ class AdaptationResult(ScoreStatistics):
     :param optimal_returns: optimal expected return of each task, (M,)
     :param settings: arguments of the evaluation
     :param versions: library versions
+    :param adaptation_regret: expected regret of the adaptation episodes that were played, with the
+        actions sampled as they were, summed over the episodes of each collection, (M, K), on-line
+        (M, K+1); of learners that train in the task, by how they acted at the start of each episode
     """
 
     learner: str
@@ -83,6 +86,7 @@ class AdaptationResult(ScoreStatistics):
     optimal_returns: Floats | None
     settings: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=library_versions)
+    adaptation_regret: Floats | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _ARRAYS.items():
@@ -98,6 +102,9 @@ class AdaptationResult(ScoreStatistics):
             "regret": (n_tasks, n_steps),
             "optimal_returns": (n_tasks,),
         }
+        if "n_eval_episodes" in self.settings:
+            n_collections = n_steps - (self.settings["n_eval_episodes"] is not None)
+            expected["adaptation_regret"] = (n_tasks, n_collections)
         for name, shape in expected.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:
@@ -251,7 +258,7 @@ class SeedAggregate(ScoreStatistics):
     def __post_init__(self) -> None:
         if not self.results:
             raise ValueError("results=() is empty; give one AdaptationResult per seed")
-        check_same_tasks(self.results)
+        check_same_learner(self.results)
 
     @property
     def runs(self) -> Sequence[AdaptationResult]:

@@ -106,6 +106,8 @@ class SB3Policies:
         """A function from observations (S, ...) to (S, A), for discrete actions without memory."""
         if not self._is_discrete():
             raise AttributeError(f"{type(self.model).__name__} has no action probabilities here")
+        if self._asks_masks() and not self._knows_masks_of_observations():
+            raise AttributeError("action_masks() of this env is about its current state alone")
 
         def probabilities(
             observations: np.ndarray, stage: int | None = None, deterministic: bool = False
@@ -162,13 +164,25 @@ class SB3Policies:
     def _env_normalizes(self) -> bool:
         return self.venv is not None and unwrap_vec_normalize(self.venv) is not None
 
+    def _asks_masks(self) -> bool:
+        return self._takes_masks and self.venv is not None and self.venv.has_attr("action_masks")
+
+    def _knows_masks_of_observations(self) -> bool:
+        assert self.venv is not None
+        method = self.venv.get_attr("action_masks", indices=[0])[0]
+        try:
+            inspect.signature(method).bind(None)
+        except TypeError:  # as sb3-contrib's ActionMasker has it
+            return False
+        return True
+
     def _current_masks(self) -> np.ndarray | None:
-        if not self._takes_masks or self.venv is None or not self.venv.has_attr("action_masks"):
+        if self.venv is None or not self._asks_masks():
             return None
         return np.stack(self.venv.env_method("action_masks")).astype(bool)
 
     def _masks_of(self, observations: np.ndarray) -> np.ndarray | None:
-        if not self._takes_masks or self.venv is None or not self.venv.has_attr("action_masks"):
+        if self.venv is None or not self._asks_masks():
             return None
         return np.asarray(
             self.venv.env_method("action_masks", observations, indices=[0])[0], dtype=bool

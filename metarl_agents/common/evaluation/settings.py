@@ -1,6 +1,6 @@
 """The arguments of an evaluation, checked, and the record that it fills."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,11 @@ class Settings:
         self._check_count("seed", 0, "0 is the default")
         if self.n_eval_episodes is not None:
             self._check_count("n_eval_episodes", 1, "None scores the adaptation episodes")
+        if not isinstance(self.deterministic, bool | np.bool_):
+            raise ValueError(f"deterministic={self.deterministic!r} must be True or False")
         object.__setattr__(self, "deterministic", bool(self.deterministic))
+        if not (self.exact_regret is None or isinstance(self.exact_regret, bool)):
+            raise ValueError(f"exact_regret={self.exact_regret!r} must be None, True or False")
 
     def _check_count(self, name: str, least: int, hint: str) -> None:
         value = getattr(self, name)
@@ -39,6 +43,16 @@ class Settings:
     def on_line(self) -> bool:
         """Whether the adaptation episodes themselves are scored."""
         return self.n_eval_episodes is None
+
+    @property
+    def n_collections(self) -> int:
+        """How often adaptation episodes are played: on-line also after the last adaptation."""
+        return self.n_adapt_steps + self.on_line
+
+    @property
+    def adapts_deterministically(self) -> bool:
+        """Whether adaptation episodes take the most likely actions, as scored ones may."""
+        return self.on_line and self.deterministic
 
     @property
     def n_scored_episodes(self) -> int:
@@ -59,6 +73,9 @@ class Scores:
         self.lengths = np.zeros((*shape, settings.n_scored_episodes), dtype=np.int64)
         self.policy_returns: Floats = np.full(shape, np.nan)
         self.optimal_returns: Floats = np.full(n_tasks, np.nan)
+        # Expected returns of the adaptation episodes, summed, and how many of them there were.
+        self.adaptation_returns: Floats = np.zeros((n_tasks, settings.n_collections))
+        self.n_adaptation_episodes = np.zeros((n_tasks, settings.n_collections), dtype=np.int64)
 
     def regret(self, settings: Settings, learner: str) -> Floats | None:
         """Expected regret (M, K+1), or None where env or policies do not allow it.
@@ -73,12 +90,18 @@ class Scores:
             return regret
         if settings.exact_regret:
             raise ValueError(
-                f"exact_regret=True is impossible for {learner!r} here: the env needs "
-                "optimal_returns() and policy_returns() "
-                "(metarl_envs.core.ExactEnv) and the policy action_probabilities(); use "
-                "exact_regret=None"
+                f"exact_regret=True is impossible for {learner!r} here: its policies need "
+                "action_probabilities(observations, stage=..., deterministic=...), and the env "
+                "action_masks(observations) if they take masks; use exact_regret=None"
             )
         return None
+
+    def adaptation_regret(self) -> Floats:
+        """Expected regret of the adaptation episodes that were played, (M, K or K+1).
+
+        NaN where it is not known.
+        """
+        return self.optimal_returns[:, None] * self.n_adaptation_episodes - self.adaptation_returns
 
 
 def is_whole(value: Any) -> bool:
@@ -94,12 +117,26 @@ def checked_n_tasks(tasks: Sequence[Any] | int) -> int:
 
     :param tasks: the argument of `evaluate_adaptation`
     """
-    if isinstance(tasks, Sequence):
+    if isinstance(tasks, Sequence | np.ndarray):
         if len(tasks) == 0:
             raise ValueError(
                 "tasks is empty; give a list of tasks or a number of held-out tasks to draw"
             )
+        _check_tasks(tasks)
         return len(tasks)
     if not is_whole(tasks) or tasks < 1:
         raise ValueError(f"tasks={tasks!r} must be an integer of at least 1, or a list of tasks")
     return int(tasks)
+
+
+def _check_tasks(tasks: Iterable[Any]) -> None:
+    for index, task in enumerate(tasks):
+        if callable(getattr(task, "to_array", None)):
+            continue
+        remedy = "pass tasks of the env, e.g. env.unwrapped.sample_tasks(5, split='test')"
+        if isinstance(task, Sequence | np.ndarray | np.number) and not isinstance(task, str):
+            remedy = "make tasks of raw arrays by env.unwrapped.task_distribution.from_array(array)"
+        raise ValueError(
+            f"tasks[{index}]={task!r} is a {type(task).__name__} without to_array(), no task "
+            f"(metarl_envs.core.Task); {remedy}"
+        )

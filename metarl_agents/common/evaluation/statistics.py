@@ -38,8 +38,8 @@ class ScoreStatistics(ABC):
 
     Metrics, one number per task and seed: `final_return`, `zero_shot_return` and `mean_return`
     (after the last adaptation, before the first, over all of them) average undiscounted episode
-    returns; `total_regret` sums the exact expected regret of every adaptation episode,
-    `final_regret` and `zero_shot_regret` are those of one episode of the last and of the
+    returns; `total_regret` sums the exact expected regret of every adaptation episode as it was
+    played (sampled, also where the scored ones are deterministic), `final_regret` and `zero_shot_regret` are those of one episode of the last and of the
     un-adapted policy.
     """
 
@@ -167,13 +167,41 @@ class ScoreStatistics(ABC):
         return self.scores(metric), other.scores(metric)
 
 
+def check_same_learner(runs: Sequence["AdaptationResult"]) -> None:
+    """Refuses evaluations that are not of one learner, trained with several seeds.
+
+    :param runs: evaluations that are to be combined
+    """
+    check_same_tasks(runs)
+    first = runs[0]
+    for run in runs[1:]:
+        if run.learner != first.learner:
+            raise ValueError(
+                f"cannot combine {first.learner!r} with {run.learner!r}: from_seeds is for seeds "
+                "of one learner; compare learners by paired_difference or ratio"
+            )
+        mine, theirs = _how(first), _how(run)
+        different = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+        if different:
+            raise ValueError(
+                f"cannot combine evaluations of {run.learner!r} that differ in "
+                + ", ".join(f"{k} ({mine.get(k)!r}, {theirs.get(k)!r})" for k in different)
+                + "; use the same settings for all seeds"
+            )
+
+
 def check_same_tasks(runs: Sequence["AdaptationResult"]) -> None:
-    """Refuses evaluations that do not share tasks and settings.
+    """Refuses evaluations that do not share env, tasks and settings.
 
     :param runs: evaluations of one or several learners
     """
     first = runs[0]
     for run in runs[1:]:
+        if run.env_id != first.env_id:
+            raise ValueError(
+                f"{run.learner!r} was evaluated on env_id={run.env_id!r} but {first.learner!r} on "
+                f"{first.env_id!r}; evaluate both on the same env"
+            )
         if not np.array_equal(run.task_ids, first.task_ids):
             raise ValueError(
                 f"{run.learner!r} (seed {run.seed}) was evaluated on other tasks than "
@@ -209,10 +237,7 @@ def _task_scores(run: "AdaptationResult", metric: Metric) -> Floats:
     if metric == "mean_return":
         return np.asarray(run.returns.mean(axis=(1, 2)))
     if metric == "total_regret":
-        n_played = run.n_adapt_steps + 1 if _on_line(run) else run.n_adapt_steps
-        return np.asarray(
-            _regret(run)[:, :n_played].sum(axis=1) * run.settings["episodes_per_step"]
-        )
+        return np.asarray(_adaptation_regret(run).sum(axis=1))
     when, what = metric.rsplit("_", 1)
     step = -1 if when == "final" else 0
     return np.asarray(
@@ -230,13 +255,31 @@ def _regret(run: "AdaptationResult") -> Floats:
     return run.regret
 
 
-def _on_line(run: "AdaptationResult") -> bool:
-    return run.settings["n_eval_episodes"] is None
+def _adaptation_regret(run: "AdaptationResult") -> Floats:
+    regret = _regret(run)
+    if run.adaptation_regret is not None:
+        return run.adaptation_regret
+    # A result made by hand: the policy of each collection, if that is the one that was scored.
+    settings = run.settings
+    on_line = settings["n_eval_episodes"] is None
+    if not on_line and settings.get("deterministic", False):
+        raise ValueError(
+            f"the result of {run.learner!r} on {run.env_id!r} has no adaptation_regret, and its "
+            "deterministic scored episodes are not the adaptation episodes that total_regret is "
+            "about; give adaptation_regret, or compare metric='final_regret'"
+        )
+    n_collections = run.n_adapt_steps + on_line
+    return np.asarray(regret[:, :n_collections] * settings["episodes_per_step"])
 
 
 def _protocol(run: "AdaptationResult") -> str:
     keys = ("n_adapt_steps", "episodes_per_step", "n_eval_episodes")
     return ", ".join(f"{key}={run.settings[key]}" for key in keys)
+
+
+def _how(run: "AdaptationResult") -> dict[str, Any]:
+    # Whether regret was insisted on changes no score.
+    return {k: v for k, v in run.settings.items() if k not in ("seed", "exact_regret")}
 
 
 def _ratio_of_means(numerator: Floats, denominator: Floats) -> Floats:

@@ -26,7 +26,9 @@ def adapted_policy(
     """
     if venv.num_envs != 1:
         raise ValueError(f"env has {venv.num_envs} sub-environments: adapt_to takes one at a time")
-    agent._check_spaces(venv)
+    if hasattr(agent, "observation_space"):
+        agent._check_spaces(venv)
+    agent._prepare_for(venv)
     rng = np.random.default_rng(seed)
     # Drawn in any case, so that handing over the task that the env is on changes nothing.
     first_seed = draw_seed(rng)

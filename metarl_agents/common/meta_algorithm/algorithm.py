@@ -21,9 +21,11 @@ from metarl_agents.common.collect import StepHook, check_flat_spaces
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import agent_file, training
 from metarl_agents.common.meta_algorithm.adaptation import adapted_policy
+from metarl_agents.common.meta_algorithm.argument_checks import check_policy, check_reports
 from metarl_agents.common.meta_algorithm.seeds import checked_seed, draw_seed
 from metarl_agents.common.policies import PolicyPredictor, TaskPolicies, stack_policies
 from metarl_agents.common.vec_env import AnyEnv, as_vec_env
+from metarl_agents.common.vec_env.factory import checked_n_envs
 
 
 class _CheckedArguments(ABCMeta):
@@ -51,9 +53,11 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
     :param env: id, gymnasium `Env` or `VectorEnv`, SB3 `VecEnv`; None to load a trained agent
     :param n_envs: sub-environments to make of an id; for a vector env it must be 1 (the default) or
         agree
-    :param env_kwargs: for the env's constructor, with an id only; not saved, like the env itself
+    :param env_kwargs: for the constructor of every env that is made of an id, in `set_env` and
+        `adapt_to` too; not saved, like the env itself
     :param stats_window_size: episodes that the logged means are taken over
-    :param tensorboard_log: folder for TensorBoard, or None
+    :param tensorboard_log: folder for TensorBoard, or None; not saved, since no file decides where
+        `learn` writes: pass it to `load` again
     :param verbose: 0 for no output, 1 for tables and notices, 2 for debugging
     :param seed: of all random numbers of the agent; None for fresh entropy
     :param device: where tensors live: "auto", "cpu", "cuda", ...
@@ -83,6 +87,9 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_policy(policy, self.policy_aliases, type(self).__name__)
+        check_reports(stats_window_size, tensorboard_log, verbose)
+        n_envs = checked_n_envs(n_envs)
         self._policy_argument = policy
         self.env_kwargs = env_kwargs
         self.stats_window_size = stats_window_size
@@ -272,14 +279,15 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
 
         The agent stays untouched; the result is deterministic given `seed`.
 
-        :param env: one environment of any kind; an env with tasks stays on one task throughout
+        :param env: one environment of any kind; an env with tasks stays on one task throughout. An
+            agent that was loaded without an env needs no `set_env` before
         :param n_episodes: episodes to play
         :param task: the task to play; None for the one that the env is on, or draws first
         :param seed: of everything random; None for fresh entropy
         """
         if isinstance(n_episodes, bool) or n_episodes < 0 or n_episodes != int(n_episodes):
             raise ValueError(f"n_episodes={n_episodes!r} must be a non-negative integer")
-        venv = as_vec_env(env)
+        venv = as_vec_env(env, env_kwargs=self._kwargs_for(env))
         try:
             return adapted_policy(self, venv, int(n_episodes), task, checked_seed(seed))
         finally:
@@ -289,10 +297,11 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
     def set_env(self, env: AnyEnv | str, force_reset: bool = True) -> None:
         """Replaces the env; spaces and number of sub-environments must be those of the agent.
 
-        :param env: of any kind; of an id, `n_envs` sub-environments are made
+        :param env: of any kind; of an id, `n_envs` sub-environments are made with `env_kwargs`
         :param force_reset: kept for SB3's sake: every collect starts with a reset anyway
         """
-        venv = as_vec_env(env, self.n_envs if isinstance(env, str) else 1)
+        n_envs = self.n_envs if isinstance(env, str) else 1
+        venv = as_vec_env(env, n_envs, env_kwargs=self._kwargs_for(env))
         if venv.num_envs != self.n_envs:
             raise ValueError(
                 f"env has {venv.num_envs} sub-environment(s), the agent n_envs={self.n_envs}: use "
@@ -350,15 +359,19 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
     ) -> Self:
         """A new agent from a file that `save` of this class wrote; nothing in the file is executed.
 
+        `ValueError` names the file where anything is wrong with it, or with what goes with it.
+
         :param path: the file
-        :param env: env to go on in, of any kind; None to call `set_env` later, or to predict where
-            the agent needs no env for that
+        :param env: env to go on in, of any kind. None for an agent that adapts to the env that
+            `adapt_to` is given, and that `set_env` lets learn on; it predicts where it needs no env
+            for that
         :param device: where tensors live
         :param custom_objects: not supported, files hold no objects
         :param print_system_info: whether to print the versions here and those that wrote the file
         :param force_reset: kept for SB3's sake: every collect starts with a reset anyway
-        :param kwargs: constructor arguments to replace those in the file; a `seed` starts new
-            random numbers instead of going on with the saved ones
+        :param kwargs: constructor arguments to replace those in the file, or that no file holds
+            (`env_kwargs`, `tensorboard_log`, functions of your own); a `seed` starts new random
+            numbers instead of going on with the saved ones
         """
         if custom_objects:
             raise ValueError(
@@ -370,8 +383,8 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         )
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
-        """What was learned, as tensors by name under the key "learned_state"."""
-        return {"learned_state": dict(self._learned_state())}
+        """A copy of what was learned, as tensors by name under the key "learned_state"."""
+        return {"learned_state": agent_file.cloned(self._learned_state())}
 
     def set_parameters(
         self,
@@ -381,6 +394,9 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
     ) -> None:
         """Takes over what another agent of this class learned; after an error all is as before.
 
+        A fresh agent with the same arguments then acts as the other one does. Generators and
+        counters of env steps stay its own.
+
         :param load_path_or_dict: file, or what `get_parameters` returned
         :param exact_match: False keeps what the source does not have
         :param device: kept for SB3's sake: tensors go to the agent's own device
@@ -388,6 +404,17 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
         agent_file.set_learned_state(self, load_path_or_dict, exact_match)
 
     # For agents.
+
+    def _prepare_for(self, venv: VecEnv) -> None:
+        """Lets an agent without an env read what it needs to act off the one it is to adapt to.
+
+        Called before `initial_policy`; does nothing here.
+
+        :param venv: of the agent's spaces
+        """
+
+    def _kwargs_for(self, env: AnyEnv | str) -> Mapping[str, Any] | None:
+        return self.env_kwargs if isinstance(env, str) else None
 
     def _begin_collect(self) -> int:
         """A fresh seed for everything random in a collect, from the generator that files hold."""

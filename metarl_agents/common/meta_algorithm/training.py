@@ -88,12 +88,9 @@ def learn(
     intervals = {"log_interval": log_interval, "checkpoint_interval": checkpoint_interval}
     for name, interval in intervals.items():
         _check_interval(name, interval)
+    tb_log_name = type(agent).__name__ if tb_log_name is None else tb_log_name
     total_timesteps, callback = agent._setup_learn(
-        total_timesteps,
-        callback,
-        reset_num_timesteps,
-        type(agent).__name__ if tb_log_name is None else tb_log_name,
-        progress_bar,
+        total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
     )
     loop = TrainingLoop(
         agent,
@@ -104,7 +101,7 @@ def learn(
         checkpoint_interval=checkpoint_interval,
         finished=finished,
     )
-    # SB3's progress bar reads `total_timesteps` in the locals.
+    # SB3's callbacks read `total_timesteps` and `tb_log_name` in the locals.
     callback.on_training_start(locals(), globals())
     loop.run()
 

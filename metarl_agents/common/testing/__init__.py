@@ -49,6 +49,7 @@ META_ALGORITHM_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
     files.loaded_agent_saves_the_same_file,
     files.saving_changes_nothing,
     files.agent_loads_without_an_env,
+    files.parameters_carry_over,
     files.arguments_can_be_replaced_by_load,
     files.files_of_other_classes_are_refused,
     files.damaged_files_are_refused,

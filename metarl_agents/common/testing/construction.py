@@ -60,7 +60,7 @@ def arguments_after_the_env_are_keywords(subject: Subject) -> None:
 def functions_in_arguments_are_refused(subject: Subject) -> None:
     """A function that no file can hold is refused at construction, not when saving."""
     require_raises(
-        lambda: subject.agent(tensorboard_log=lambda: None),
+        lambda: subject.agent(verbose=lambda: None),
         ValueError,
         TypeError,
         what="a lambda as a constructor argument",
@@ -78,13 +78,15 @@ def bad_arguments_are_refused(subject: Subject) -> None:
     }
     for what, arguments in bad.items():
         require_raises(lambda a=arguments: subject.agent(**a), ValueError, TypeError, what=what)  # type: ignore[misc]
-    require_raises(
-        lambda: subject.algorithm(
-            "NoSuchPolicy", subject.vec_env(), **subject.configuration.kwargs
-        ),
-        ValueError,
-        what="policy='NoSuchPolicy'",
-    )
+    for policy in ("NoSuchPolicy", 3, None, dict):
+        require_raises(
+            lambda p=policy: subject.algorithm(  # type: ignore[misc]
+                p, subject.vec_env(), **subject.configuration.kwargs
+            ),
+            ValueError,
+            TypeError,
+            what=f"policy={policy!r}",
+        )
 
 
 def total_timesteps_is_checked(subject: Subject) -> None:

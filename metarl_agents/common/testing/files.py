@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch as th
 
 from metarl_agents.common.checkpoint import constructor_arguments
 from metarl_agents.common.checkpoint.archive import MANIFEST, MEMBERS, TENSORS, notice
 from metarl_agents.common.testing.construction import _same
 from metarl_agents.common.testing.subject import (
+    State,
     Subject,
     actions_of,
+    difference,
     require,
     require_raises,
     require_same,
@@ -55,12 +58,48 @@ def saving_changes_nothing(subject: Subject) -> None:
 
 
 def agent_loads_without_an_env(subject: Subject) -> None:
-    """`load(path)` works, and `set_env` afterwards makes it complete."""
+    """`load(path)` works and adapts to an env; `set_env` afterwards makes it complete."""
     loaded = subject.algorithm.load(subject.saved)
     require(loaded.get_env() is None, "load(path) without env has an env")
+    observations = subject.observations()
+    ours, theirs = (
+        actions_of(agent.adapt_to(subject.vec_env(), 2, seed=3), observations)
+        for agent in (subject.trained, subject.algorithm.load(subject.saved))
+    )
+    require(np.array_equal(ours, theirs), "loaded without an env, adapt_to(env) acts otherwise")
     loaded.set_env(subject.vec_env())
     require_same(subject.reference, state_of(loaded), "the saved agent and load() with set_env()")
     loaded.learn(1, reset_num_timesteps=False)
+
+
+def parameters_carry_over(subject: Subject) -> None:
+    """`set_parameters(get_parameters())` hands all that was learned to a fresh agent, as a copy."""
+    agent, before = subject.agent(), state_of(subject.trained)
+    parameters = subject.trained.get_parameters()
+    agent.set_parameters(parameters)
+    learned = before._replace(generators={}, counters={})
+    require_same(learned, _learned(agent), "what was learned and what set_parameters() took over")
+    observations = subject.observations()
+    require(
+        np.array_equal(actions_of(subject.trained, observations), actions_of(agent, observations)),
+        "set_parameters() leaves an agent that predicts other actions",
+    )
+    for tensor in parameters["learned_state"].values():
+        tensor.fill_(1)
+    require_same(before, state_of(subject.trained), "the agent before and after get_parameters()")
+    require_raises(
+        lambda: agent.set_parameters({"learned_state": {"no such name": th.zeros(1)}}),
+        ValueError,
+        what="set_parameters() with an unknown name",
+    )
+    require(
+        difference(learned, _learned(agent)) is None,
+        "set_parameters() shares memory with what it was given, or changed something in vain",
+    )
+
+
+def _learned(agent: Any) -> State:
+    return state_of(agent)._replace(generators={}, counters={})
 
 
 def arguments_can_be_replaced_by_load(subject: Subject) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import CheckpointCallback
 
-from metarl_agents.common.testing.process import learned_in_another_process
+from metarl_agents.common.checkpoint import load_checkpoint
+from metarl_agents.common.testing.process import file_of_another_process
 from metarl_agents.common.testing.subject import (
+    State,
     StopAt,
     Subject,
     global_random_state,
@@ -99,9 +101,14 @@ def seeds_decide_everything(subject: Subject) -> None:
 
 
 def two_processes_agree(subject: Subject) -> None:
-    """Another Python process, with other hashes, learns the same bits from the same seed."""
-    require_same(
-        subject.reference, learned_in_another_process(subject), "what two processes learned"
+    """Another Python process, with other hashes, learns and saves the same bits from the same seed."""
+    path = file_of_another_process(subject)
+    checkpoint = load_checkpoint(path, subject.algorithm.__name__)
+    theirs = State(checkpoint.tensors, checkpoint.generators, checkpoint.counters)
+    require_same(subject.reference, theirs, "what two processes learned")
+    require(
+        path.read_bytes() == subject.saved.read_bytes(),
+        "two processes learned the same, but their files differ: one holds a time or an address",
     )
 
 

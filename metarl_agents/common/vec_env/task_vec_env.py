@@ -132,10 +132,7 @@ class TaskVecEnv(VecEnv):
         if attr_name in ("set_task", "get_task", "action_masks") and self._translates(attr_name):
             return [partial(self._call_one, attr_name, i) for i in rows]
         if attr_name == "pinned_task":
-            pinned = _attribute(self.vector_env, "pinned_tasks")
-            return [pinned[i] for i in rows]
-        if attr_name == "pinned_task" and hasattr(self.vector_env.unwrapped, "pinned_tasks"):
-            pinned = self.vector_env.unwrapped.pinned_tasks
+            pinned = self._pinned_tasks()
             return [pinned[i] for i in rows]
         return [_attribute(self.vector_env, attr_name)] * len(rows)
 
@@ -217,6 +214,14 @@ class TaskVecEnv(VecEnv):
         if any(not -self.num_envs <= i < self.num_envs for i in rows):
             raise IndexError(f"indices={rows} must lie in [0, num_envs={self.num_envs})")
         return [i % self.num_envs for i in rows]
+
+    def _pinned_tasks(self) -> Sequence[Any]:
+        try:
+            pinned: Sequence[Any] = _attribute(self.vector_env, "pinned_tasks")
+        except AttributeError:
+            # The env does not tell, or has no tasks.
+            return [None] * self.num_envs
+        return pinned
 
     def _sub_envs(self) -> Sequence[gym.Env[Any, Any]] | None:
         return getattr(self.vector_env.unwrapped, "envs", None)

@@ -161,3 +161,19 @@ def test_learns_where_repeats_are_allowed_and_observations_do_not_tell_the_stage
         device="cpu",
     )
     assert not agent.learn_tasks(1, log_interval=None).stage_features.knows_stages
+
+
+class Shifted(gym.ActionWrapper):
+    """Renames the actions, unknown to the features of the env below."""
+
+    def action(self, action):
+        return (action + 1) % 3
+
+
+def test_features_from_below_a_wrapper_that_changes_actions_are_refused():
+    with pytest.raises(ValueError, match="Shifted lies between the agent and the env"):
+        RLSVI("LinearQPolicy", Shifted(Ladder()), device="cpu")
+    own = RLSVI(
+        "LinearQPolicy", Shifted(Ladder()), features=Ladder().features, n_stages=3, device="cpu"
+    )
+    assert own.stage_features.n_features == 3

@@ -324,13 +324,15 @@ def test_training_stops_at_its_budget_and_reports_every_period(tasks):
     env = TrainingEnv(gym.make(ENV), settings, n_steps=4)
     env.get_wrapper_attr("set_task")(tasks[0])
     periods = []
-    env.begin_task(task_streams(tasks[:1], 0)[0], periods.append)
+    episodes = []
+    env.begin_task(task_streams(tasks[:1], 0)[0], periods.append, episodes.append)
     assert env.budget("x") == 8
     for step in range(8):
         if step % 3 == 0:
             env.reset()
         env.step(step % 3)
     assert periods == [0, 1]
+    assert episodes == [0, 0, 1]  # the second begins after 3 steps, the third after 6
     with pytest.raises(TrainingOverError):
         env.step(2)
 
