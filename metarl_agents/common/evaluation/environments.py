@@ -113,8 +113,8 @@ def another_env(env: EvaluationEnv) -> gym.Env[Any, Any]:
         return copy.deepcopy(single)
     except Exception as error:
         raise ValueError(
-            f"env={single} cannot be copied ({error}), which n_eval_episodes needs; pass the env's id "
-            "instead"
+            f"env={single} cannot be copied ({error}), which n_eval_episodes needs; pass the "
+            "env's id instead"
         ) from error
 
 
@@ -199,7 +199,7 @@ def _made(env: EnvSpec | str) -> gym.Env[Any, Any]:
             f"the spec of {env.id} has wrappers {lost} that cannot be made again from it; pass the "
             "wrapped env itself, or derive them from gymnasium.utils.RecordConstructorArgs"
         )
-    spec = copy.deepcopy(env)
+    spec = copy.copy(env)
     spec.kwargs, spec.additional_wrappers = _env_kwargs(env), tuple(kept)
     return gym.make(spec, disable_env_checker=True)
 

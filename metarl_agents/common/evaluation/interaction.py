@@ -198,11 +198,7 @@ class InteractingEvaluation:
 
         def count_episode(step: int) -> None:
             with scoped_global_rng():
-                policy = self.learner.policy_of(agent, streams.rng(step, Purpose.ACTING))
-                # While it trains it explores.
-                value = self._exact_return(task, policy, deterministic=False)
-                scores.adaptation_returns[row, step] += value
-                scores.n_adaptation_episodes[row, step] += 1
+                self._count_episode(agent, row, task, step, streams, scores)
 
         self.env.begin_task(streams, score, count_episode)
         agent = self.learner.start_in(self.env, seed=streams.integer(0, Purpose.INITIAL_POLICY))
@@ -237,6 +233,18 @@ class InteractingEvaluation:
                 )
             scores.returns[row, step] = batch.returns[0].numpy()
             scores.lengths[row, step] = batch.lengths[0].numpy()
+
+    def _count_episode(
+        self, agent: Any, row: int, task: Any, step: int, streams: TaskStreams, scores: Scores
+    ) -> None:
+        if self.settings.on_line and scores.n_adaptation_episodes[row, step] == 0:
+            value = scores.policy_returns[row, step]
+        else:
+            policy = self.learner.policy_of(agent, streams.rng(step, Purpose.ACTING))
+            # While it trains it explores.
+            value = self._exact_return(task, policy, deterministic=False)
+        scores.adaptation_returns[row, step] += value
+        scores.n_adaptation_episodes[row, step] += 1
 
     def _exact_return(self, task: Any, policy: Any, deterministic: bool) -> float:
         """The expected return of the policy; NaN where it is not known."""

@@ -39,8 +39,8 @@ class ScoreStatistics(ABC):
     Metrics, one number per task and seed: `final_return`, `zero_shot_return` and `mean_return`
     (after the last adaptation, before the first, over all of them) average undiscounted episode
     returns; `total_regret` sums the exact expected regret of every adaptation episode as it was
-    played (sampled, also where the scored ones are deterministic), `final_regret` and `zero_shot_regret` are those of one episode of the last and of the
-    un-adapted policy.
+    played (sampled, also where extra deterministic ones are scored), `final_regret` and
+    `zero_shot_regret` are those of one episode of the last and of the un-adapted policy.
     """
 
     @property

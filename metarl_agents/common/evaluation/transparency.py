@@ -126,6 +126,10 @@ def _in_other_processes(venv: VecEnv, attribute: str) -> str | None:
                 break
             if cls is None or not is_transparent(cls):
                 return wrapper.name
+        limit = spec.max_episode_steps
+        if limit is not None and attribute in _OF_WHOLE_EPISODES and venv.has_attr("n_stages"):
+            if limit < int(venv.get_attr("n_stages", indices=[0])[0]):
+                return wrappers.TimeLimit.__name__
     return None
 
 

@@ -49,7 +49,7 @@ def save_agent(agent: "MetaAlgorithm", path: str | Path) -> None:
         counters=snapshot.counters,
         records={
             "episode_infos": [
-                _plain(info) for info in snapshot.episode_infos if EPISODE_INFO <= info.keys()
+                _plain(info) for info in snapshot.episode_infos if info.keys() >= EPISODE_INFO
             ],
             "successes": [float(success) for success in snapshot.successes],
         },

@@ -101,7 +101,7 @@ def seeds_decide_everything(subject: Subject) -> None:
 
 
 def two_processes_agree(subject: Subject) -> None:
-    """Another Python process, with other hashes, learns and saves the same bits from the same seed."""
+    """Another Python process, with other hashes, learns and saves the same bits."""
     path = file_of_another_process(subject)
     checkpoint = load_checkpoint(path, subject.algorithm.__name__)
     theirs = State(checkpoint.tensors, checkpoint.generators, checkpoint.counters)

@@ -1,5 +1,6 @@
 """`MetaEvalCallback`: SB3's `EvalCallback` for adaptation."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -11,6 +12,8 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import metarl_envs  # noqa: F401
 from metarl_agents import MTSRL
@@ -151,6 +154,20 @@ def test_the_training_env_is_refused_for_evaluation():
     learner = MTSRL("LinearQPolicy", venv, n_episodes_per_task=2, device="cpu")
     with pytest.raises(ValueError, match="is the env that the agent trains in"):
         learner.learn(12, callback=callback(venv))
+
+
+@pytest.mark.parametrize("kind", ["env", "wrapped env", "vector env", "in a vec env"])
+def test_the_training_env_is_refused_in_any_wrapping(kind):
+    env = gym.make(ENV)
+    if kind == "vector env":
+        env = gym.make_vec(ENV, 1, vectorization_mode="vector_entry_point")
+    learner = MTSRL("LinearQPolicy", env, n_episodes_per_task=2, device="cpu")
+    shown = {
+        "wrapped env": lambda: Monitor(env),
+        "in a vec env": lambda: DummyVecEnv([lambda: env]),
+    }
+    with pytest.raises(ValueError, match="is the env that the agent trains in"):
+        learner.learn(12, callback=callback(shown.get(kind, lambda: env)()))
 
 
 def test_an_evaluation_frequency_below_one_is_refused():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -398,6 +399,143 @@ def test_a_single_env_serves_for_training_too(tasks):
     venv = make_task_vec_env(ENV, 2)
     again = evaluate_adaptation(from_scratch("DQN"), venv, tasks[:1], n_adapt_steps=3, **play)
     np.testing.assert_array_equal(again.returns, other.returns)
+
+
+class Richer(gym.RewardWrapper):
+    def reward(self, reward):
+        return reward + 100.0
+
+
+class RicherBatch(gym.vector.VectorRewardWrapper):
+    def rewards(self, reward):
+        return reward + 100.0
+
+
+@pytest.mark.parametrize("kind", ["dummy vec env", "sync vector env", "spec"])
+@pytest.mark.parametrize("n_eval_episodes", [None, 2])
+def test_training_happens_in_the_wrapped_env_that_other_learners_meet(kind, n_eval_episodes, tasks):
+    env = {
+        "dummy vec env": lambda: DummyVecEnv([lambda: Monitor(Richer(gym.make(ENV)))] * 2),
+        "sync vector env": lambda: gym.make_vec(
+            ENV,
+            2,
+            vectorization_mode="sync",
+            wrappers=[Richer],
+            vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP},
+        ),
+        "spec": lambda: gym.wrappers.TransformReward(gym.make(ENV), lambda r: r + 100.0).spec,
+    }[kind]()
+    stubborn = Stubborn()
+    play = dict(n_adapt_steps=2, n_eval_episodes=n_eval_episodes)
+    by_itself = evaluate_adaptation(stubborn, env, tasks[:2], **play)
+    collected = evaluate_adaptation(Frozen(stubborn), env, tasks[:2], **play)
+    assert by_itself.returns.min() >= 300.0
+    np.testing.assert_array_equal(by_itself.returns, collected.returns)
+
+
+@pytest.mark.parametrize("kind", ["batch", "vec normalize"])
+def test_wrappers_around_a_whole_vector_env_are_refused_for_training_in_it(kind, tasks):
+    env = RicherBatch(gym.make_vec(ENV, 2, vectorization_mode="vector_entry_point"))
+    name, tasks = "RicherBatch", tasks[:1]
+    if kind == "vec normalize":
+        env = VecNormalize(DummyVecEnv([lambda: gym.make("test/Walk-v0")]))
+        name, tasks = "VecNormalize", [Goal(1.0)]
+    with pytest.raises(ValueError, match=f"{name} is around a whole vector env"):
+        evaluate_adaptation(Stubborn(), env, tasks, n_adapt_steps=1)
+
+
+def test_a_spec_with_wrappers_that_cannot_be_made_again_is_refused(tasks):
+    spec = Monitor(Richer(gym.make(ENV))).spec
+    with pytest.raises(ValueError, match=r"wrappers \['Richer'\] that cannot be made again"):
+        evaluate_adaptation(Stubborn(), spec, tasks[:1], n_adapt_steps=1)
+    harmless = Monitor(gym.make(ENV)).spec
+    evaluate_adaptation(Stubborn(), harmless, tasks[:1], n_adapt_steps=1, n_eval_episodes=1)
+
+
+def test_total_regret_of_training_is_that_of_every_episode_however_they_are_grouped(tasks):
+    learner = from_scratch("DQN")
+    one_by_one = evaluate_adaptation(learner, ENV, tasks[:2], n_adapt_steps=11)
+    grouped = evaluate_adaptation(learner, ENV, tasks[:2], n_adapt_steps=1, episodes_per_step=6)
+    assert one_by_one.adaptation_regret.shape == (2, 12)
+    np.testing.assert_array_equal(one_by_one.adaptation_regret, one_by_one.regret)
+    played = recorded_regret(learner, tasks[0], n_adapt_steps=1, episodes_per_step=6)
+    np.testing.assert_allclose(grouped.total_regret[0], sum(played))
+    assert len(set(played)) > 1
+    assert not np.isclose(grouped.total_regret[0], 6 * grouped.regret[0].sum())
+
+
+def recorded_regret(learner, task, **play):
+    """Exact regret at the start of every training episode, asked of the agent independently."""
+    env, regrets = gym.make(ENV).unwrapped, []
+
+    class Watched(gym.Wrapper):
+        transparent = True
+
+        def step(self, action):
+            stage = self.env.get_wrapper_attr("stages")(self.last)
+            if stage == 0:
+                policy = SB3Policies(agents[-1], [np.random.default_rng(0)])
+                rows = [policy.action_probabilities(env.stage_observations(h)) for h in range(3)]
+                regrets.append(env.optimal_return(task) - env.policy_returns([task], rows)[0])
+            self.last, *rest = self.env.step(action)
+            return self.last, *rest
+
+        def reset(self, **kwargs):
+            self.last, info = self.env.reset(**kwargs)
+            return self.last, info
+
+    agents, start_in = [], learner.start_in
+    learner.start_in = lambda env, *, seed: agents.append(start_in(env, seed=seed)) or agents[-1]
+    evaluate_adaptation(learner, Watched(gym.make(ENV)), [task], **play)
+    return regrets
+
+
+def test_total_regret_counts_the_training_episodes_also_where_extra_ones_are_scored(tasks):
+    play = dict(n_adapt_steps=6, episodes_per_step=2)
+    learner = from_scratch("DQN")
+    extra = evaluate_adaptation(
+        learner, ENV, tasks[:2], n_eval_episodes=1, deterministic=True, **play
+    )
+    sampled = evaluate_adaptation(learner, ENV, tasks[:2], n_eval_episodes=1, **play)
+    assert extra.adaptation_regret.shape == (2, 6)
+    np.testing.assert_array_equal(extra.adaptation_regret, sampled.adaptation_regret)
+    assert not np.allclose(extra.total_regret, 2 * extra.regret[:, :-1].sum(axis=1))
+
+
+class Thirds(gym.RewardWrapper):
+    """Rewards that float32 does not hold exactly."""
+
+    def reward(self, reward):
+        return float(reward) + 1.0 / 3.0
+
+
+def test_returns_of_all_learners_are_rounded_alike(tasks):
+    stubborn, env = Stubborn(), Thirds(gym.make(ENV))
+    by_itself = evaluate_adaptation(stubborn, env, tasks, n_adapt_steps=2)
+    collected = evaluate_adaptation(Frozen(stubborn), env, tasks, n_adapt_steps=2)
+    np.testing.assert_array_equal(by_itself.returns, collected.returns)
+
+
+@pytest.mark.parametrize("make", [Frozen, FineTuned])
+def test_masks_of_the_current_state_alone_allow_no_regret(make, tasks):
+    def masked():
+        return ActionMasker(gym.make(ENV), lambda env: np.ones(6, dtype=bool))
+
+    model = MaskablePPO("MlpPolicy", masked(), device="cpu", seed=0, **ON_POLICY)
+    assert evaluate_adaptation(make(model), masked(), tasks[:1], n_adapt_steps=2).regret is None
+
+
+def test_an_env_whose_masks_take_no_observations_allows_no_regret(models, tasks):
+    class Masked(gym.Wrapper):
+        transparent = True
+
+        def action_masks(self):
+            return np.ones(6, dtype=bool)
+
+    learner, env = Frozen(models["MaskablePPO"]), Masked(gym.make(ENV))
+    assert evaluate_adaptation(learner, env, tasks[:1], n_adapt_steps=0).regret is None
+    with pytest.raises(ValueError, match=r"action_masks\(observations\)"):
+        evaluate_adaptation(learner, env, tasks[:1], n_adapt_steps=0, exact_regret=True)
 
 
 # Bad input.

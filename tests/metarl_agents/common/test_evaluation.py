@@ -8,13 +8,20 @@ import pytest
 import torch as th
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecMonitor,
+    VecNormalize,
+)
 
 import metarl_envs  # noqa: F401
 from metarl_agents import RLSVI
 from metarl_agents.common.evaluation import Frozen, evaluate_adaptation
 from metarl_agents.common.evaluation.streams import Purpose, scoped_global_rng, task_streams
-from metarl_agents.common.vec_env import make_task_vec_env
+from metarl_agents.common.evaluation.transparency import opaque_wrapper
+from metarl_agents.common.vec_env import TaskVecEnv, make_task_vec_env
 from metarl_envs.core import task_id
 
 ENV = "metarl/RecommendationSmall-v0"
@@ -314,6 +321,146 @@ def test_regret_can_be_left_out_or_insisted_on(tasks, agent):
         evaluate_adaptation(Recorder(), ENV, tasks[:1], n_adapt_steps=1, exact_regret=True)
 
 
+class Reversed(gym.ObservationWrapper):
+    def observation(self, observation):
+        return observation[::-1].copy()
+
+
+class Shifted(gym.ActionWrapper):
+    def action(self, action):
+        return (action + 3) % 6
+
+
+class Doubled(gym.RewardWrapper):
+    def reward(self, reward):
+        return 2 * reward
+
+
+class Counted(gym.Wrapper):
+    """Changes nothing, and says so."""
+
+    transparent = True
+
+
+class DoubledBatch(gym.vector.VectorRewardWrapper):
+    def rewards(self, reward):
+        return 2 * reward
+
+
+@pytest.mark.parametrize("wrapper", [Reversed, Shifted, Doubled])
+def test_there_is_no_exact_regret_behind_a_wrapper_that_changes_the_problem(wrapper, tasks):
+    env = wrapper(gym.make(ENV))
+    result = evaluate_adaptation(UniformLearner(), env, tasks[:1], n_adapt_steps=1)
+    assert result.regret is None and result.optimal_returns is None
+    with pytest.raises(ValueError, match=f"impossible for 'UniformLearner' .*{wrapper.__name__}"):
+        evaluate_adaptation(UniformLearner(), env, tasks, n_adapt_steps=1, exact_regret=True)
+
+
+def test_there_is_no_exact_regret_of_flattened_observations(tasks):
+    def flat():
+        return gym.wrappers.FlattenObservation(gym.make(ENV))
+
+    model = PPO("MlpPolicy", flat(), n_steps=8, batch_size=8, device="cpu")
+    assert evaluate_adaptation(Frozen(model), flat(), tasks[:1], n_adapt_steps=0).regret is None
+
+
+def test_there_is_no_exact_regret_behind_a_wrapper_of_a_vector_env(tasks):
+    env = DoubledBatch(gym.make_vec(ENV, 2, vectorization_mode="vector_entry_point"))
+    result = evaluate_adaptation(UniformLearner(), env, tasks[:2], n_adapt_steps=0)
+    assert result.regret is None and result.returns.max() > 3.0
+
+
+def test_wrappers_that_change_nothing_keep_exact_regret(tasks):
+    plain = evaluate_adaptation(UniformLearner(), ENV, tasks[:2], n_adapt_steps=0)
+    env = Counted(gym.wrappers.RecordEpisodeStatistics(gym.make(ENV)))
+    result = evaluate_adaptation(UniformLearner(), env, tasks[:2], n_adapt_steps=0)
+    np.testing.assert_array_equal(result.regret, plain.regret)
+
+
+def test_a_wrapped_spec_is_made_with_its_wrappers(tasks):
+    spec = gym.wrappers.TransformReward(gym.make(ENV), lambda reward: reward + 100.0).spec
+    result = evaluate_adaptation(Recorder(), spec, tasks[:2], n_adapt_steps=0)
+    assert result.returns.min() >= 300.0
+
+
+def test_total_regret_is_of_the_sampled_episodes_that_were_adapted_to(tasks):
+    model = PPO("MlpPolicy", ENV, n_steps=8, batch_size=8, seed=0, device="cpu")
+    play = dict(n_adapt_steps=3, episodes_per_step=5, n_eval_episodes=2)
+    sampled, greedy = (
+        evaluate_adaptation(Frozen(model), ENV, tasks, deterministic=deterministic, **play)
+        for deterministic in (False, True)
+    )
+    np.testing.assert_allclose(sampled.total_regret, 15 * sampled.regret[:, 0])
+    np.testing.assert_allclose(greedy.total_regret, sampled.total_regret)
+    assert not np.allclose(greedy.regret, sampled.regret)
+    on_line = evaluate_adaptation(Frozen(model), ENV, tasks, n_adapt_steps=3, deterministic=True)
+    np.testing.assert_allclose(on_line.total_regret, on_line.regret.sum(axis=1))
+
+
+# Which wrappers are in the way.
+
+
+def test_the_outermost_changing_wrapper_is_named():
+    env = gym.make(ENV)
+    assert opaque_wrapper(env, "features") is None
+    assert opaque_wrapper(Monitor(gym.wrappers.TimeLimit(env, 9)), "features") is None
+    assert opaque_wrapper(Monitor(Doubled(Shifted(env))), "features") == "Doubled"
+    assert opaque_wrapper(make_task_vec_env(ENV, 2), "features") is None
+    mixed = DummyVecEnv([lambda: env, lambda: Shifted(gym.make(ENV))])
+    assert opaque_wrapper(mixed, "features") == "Shifted"
+    batch = gym.make_vec(ENV, 2, vectorization_mode="vector_entry_point")
+    assert opaque_wrapper(batch, "features") is None
+    assert opaque_wrapper(TaskVecEnv(DoubledBatch(batch)), "features") == "DoubledBatch"
+
+
+def test_a_wrapper_that_has_the_method_itself_answers_for_what_is_below():
+    class Own(Doubled):
+        def optimal_returns(self, tasks):
+            return 2 * self.env.get_wrapper_attr("optimal_returns")(tasks)
+
+    env = Monitor(Own(gym.make(ENV)))
+    assert opaque_wrapper(env, "optimal_returns") is None
+    assert opaque_wrapper(env, "policy_returns") == "Own"
+    assert opaque_wrapper(Shifted(env), "optimal_returns") == "Shifted"
+
+
+def test_a_subclass_of_a_transparent_wrapper_is_not_transparent():
+    class Louder(Counted):
+        def step(self, action):
+            observation, reward, *rest = self.env.step(action)
+            return observation, 2 * reward, *rest
+
+    assert opaque_wrapper(Counted(gym.make(ENV)), "features") is None
+    assert opaque_wrapper(Louder(gym.make(ENV)), "features") == "Louder"
+
+
+def test_a_time_limit_that_cuts_stages_changes_returns_but_not_features():
+    env = gym.wrappers.TimeLimit(gym.make(ENV), 2)
+    assert opaque_wrapper(env, "policy_returns") == "TimeLimit"
+    assert opaque_wrapper(env, "features") is None
+
+
+def test_normalisation_is_in_the_way_unless_it_is_switched_off():
+    venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
+    assert opaque_wrapper(VecNormalize(venv), "step") == "VecNormalize"
+    off = VecNormalize(venv, norm_obs=False, norm_reward=False)
+    assert opaque_wrapper(VecMonitor(off), "step") is None
+
+
+def test_envs_in_other_processes_are_known_by_their_spec():
+    def make():
+        return Monitor(gym.make(f"metarl_envs:{ENV}"))
+
+    venv = SubprocVecEnv([make])
+    flat = SubprocVecEnv([lambda: Monitor(gym.wrappers.FlattenObservation(make()))])
+    short = SubprocVecEnv([lambda: gym.wrappers.TimeLimit(make(), 2)])
+    assert opaque_wrapper(venv, "features") is None
+    assert opaque_wrapper(flat, "features") == "FlattenObservation"
+    assert opaque_wrapper(short, "policy_returns") == "TimeLimit"
+    for env in (venv, flat, short):
+        env.close()
+
+
 # Bad input.
 
 
@@ -325,7 +472,16 @@ def test_regret_can_be_left_out_or_insisted_on(tasks, agent):
         ({"episodes_per_step": 0}, "episodes_per_step=0 must be an integer of at least 1"),
         ({"n_eval_episodes": 0}, "n_eval_episodes=0 must be an integer of at least 1"),
         ({"seed": -1}, "seed=-1 must be an integer of at least 0"),
-        ({"n_envs": 0}, "n_envs=0 must be at least 1"),
+        ({"n_envs": 0}, "n_envs=0 must be an integer of at least 1"),
+        ({"n_envs": "a"}, "n_envs='a' must be an integer of at least 1"),
+        ({"n_envs": 2.5}, "n_envs=2.5 must be an integer of at least 1"),
+        ({"deterministic": "no"}, "deterministic='no' must be True or False"),
+        ({"exact_regret": "yes"}, "exact_regret='yes' must be None, True or False"),
+        ({"tasks": [1, 2]}, r"tasks\[0\]=1 is a int without to_array"),
+        ({"tasks": (None, None)}, r"tasks\[0\]=None is a NoneType without to_array"),
+        ({"tasks": "ab"}, r"tasks\[0\]='a' is a str without to_array"),
+        ({"tasks": np.zeros((2, 3))}, r"task_distribution\.from_array\(array\)"),
+        ({"tasks": [[0.1, 0.2]]}, r"task_distribution\.from_array\(array\)"),
         ({"tasks": []}, "tasks is empty"),
         ({"tasks": 0}, "tasks=0 must be an integer of at least 1"),
         ({"tasks": True}, "tasks=True must be an integer"),

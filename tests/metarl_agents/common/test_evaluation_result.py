@@ -1,6 +1,7 @@
 """Results of evaluations: interquartile means, bootstrap intervals, paired comparisons, files."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -12,13 +13,15 @@ from metarl_agents.common.evaluation import AdaptationResult, interquartile_mean
 from metarl_agents.common.evaluation.intervals import bootstrap_curve, bootstrap_interval
 
 
-def result(returns, *, regret=None, seed=0, learner="A", task_ids=None, **settings):
+def result(
+    returns, *, regret=None, seed=0, learner="A", task_ids=None, env_id="some-env", **settings
+):
     """A result with the given returns (M, K+1, E)."""
     returns = np.asarray(returns, dtype=float)
     n_tasks, n_steps, n_episodes = returns.shape
     return AdaptationResult(
         learner=learner,
-        env_id="some-env",
+        env_id=env_id,
         seed=seed,
         task_ids=np.arange(n_tasks) if task_ids is None else task_ids,
         tasks=np.arange(n_tasks)[:, None],
@@ -180,12 +183,42 @@ def test_aggregate_keeps_pairs_together():
         ({"seed": 7}, "cannot pair seed"),
         ({"n_eval_episodes": 2}, "same settings"),
         ({"episodes_per_step": 1}, "same settings"),
+        ({"env_id": "other-env"}, "env_id='other-env'"),
     ],
 )
 def test_incomparable_results_are_refused(other, message):
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=message):
         random_result(rng).paired_difference(random_result(rng, **other))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"learner": "B"}, "cannot combine 'A' with 'B'.*paired_difference"),
+        ({"deterministic": True}, r"differ in deterministic \(False, True\)"),
+        ({"env_id": "other-env"}, "env_id='other-env'"),
+        ({"n_eval_episodes": 2}, "same settings"),
+    ],
+)
+def test_only_seeds_of_one_learner_are_combined(other, message):
+    rng = np.random.default_rng(0)
+    one = random_result(rng, deterministic=False)
+    two = random_result(rng, **{"seed": 1, "deterministic": False, **other})
+    with pytest.raises(ValueError, match=message):
+        AdaptationResult.from_seeds([one, two])
+
+
+def test_total_regret_sums_what_the_adaptation_episodes_cost():
+    regret = np.ones((3, 4))
+    one = result(np.ones((3, 4, 2)), regret=regret, n_eval_episodes=2, deterministic=True)
+    with pytest.raises(ValueError, match=r"no adaptation_regret.*final_regret"):
+        _ = one.total_regret
+    given = dataclasses.replace(one, adaptation_regret=np.full((3, 3), 7.0))
+    np.testing.assert_array_equal(given.total_regret, 21.0)
+    assert AdaptationResult.from_json(given.to_json()) == given
+    with pytest.raises(ValueError, match="adaptation_regret has shape"):
+        dataclasses.replace(one, adaptation_regret=np.ones((3, 4)))
 
 
 def test_different_numbers_of_seeds_are_refused():

@@ -1,4 +1,6 @@
+import json
 import signal
+import zipfile
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +20,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from metarl_agents.common.checkpoint.archive import MANIFEST, write_archive
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.meta_algorithm.signals import interrupts_deferred
 from metarl_agents.common.testing.subject import StopAt, difference, state_of
@@ -250,6 +253,24 @@ def test_env_may_be_an_id_with_as_many_sub_environments_as_wanted():
         gym.registry.pop("tiny/Arm-v0")
 
 
+def test_ids_are_made_with_the_env_kwargs_of_the_agent(tmp_path):
+    gym.register("tiny/Arm-v0", entry_point=ArmEnv)
+    try:
+        learner = ArmMeta("ArmPolicy", "tiny/Arm-v0", n_envs=2, env_kwargs={"horizon": 3}, seed=0)
+        learner.set_env("tiny/Arm-v0")
+        assert learner.env.get_attr("horizon") == [3, 3]
+        policy = learner.adapt_to("tiny/Arm-v0", 1, seed=0)
+        assert policy.counts.sum() == N_ARMS + 3
+        learner.save(tmp_path / "a")
+        loaded = ArmMeta.load(tmp_path / "a", env_kwargs={"horizon": 4})
+        loaded.set_env("tiny/Arm-v0")
+        assert loaded.env.get_attr("horizon") == [4, 4]
+        loaded.set_env(DummyVecEnv([ArmEnv] * 2))
+        assert loaded.env.get_attr("horizon") == [2, 2]
+    finally:
+        gym.registry.pop("tiny/Arm-v0")
+
+
 def test_n_envs_must_agree_with_a_vector_env():
     vector = SyncVectorEnv([ArmEnv] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     assert ArmMeta("ArmPolicy", vector).n_envs == 2
@@ -311,6 +332,33 @@ def test_adapt_to_plays_envs_that_know_no_tasks():
 def test_adapt_to_refuses_what_makes_no_sense(call, match):
     with pytest.raises(ValueError, match=match):
         call(agent())
+
+
+class LooksAround(ArmMeta):
+    """Knows what it can do only from an env."""
+
+    def _setup_model(self):
+        super()._setup_model()
+        if self.env is not None:
+            self._prepare_for(self.env)
+
+    def _prepare_for(self, venv):
+        self.horizon = venv.get_attr("horizon")[0]
+
+    def initial_policy(self, *, rng=None):
+        assert self.horizon == 2
+        return super().initial_policy(rng=rng)
+
+
+def test_agent_without_env_prepares_for_the_one_it_adapts_to(tmp_path):
+    trained = LooksAround("ArmPolicy", ArmEnv(), seed=3).learn(ITERATION)
+    trained.save(tmp_path / "a")
+    loaded = LooksAround.load(tmp_path / "a")
+    policy = loaded.adapt_to(ArmEnv(), 3, seed=0)
+    assert np.array_equal(policy.mean, trained.adapt_to(ArmEnv(), 3, seed=0).mean)
+    assert loaded.get_env() is None
+    fresh = LooksAround("ArmPolicy", None)
+    assert np.array_equal(fresh.adapt_to(ArmEnv(), 0, seed=0).mean, np.zeros(N_ARMS))
 
 
 def test_zero_episodes_give_the_initial_policy():
@@ -411,20 +459,81 @@ def test_set_parameters_copies_what_was_learned_and_nothing_else(tmp_path):
     assert th.equal(other.sums, teacher.sums)
 
 
+class Lazy(ArmMeta):
+    """Holds the pulls only once it has learned something."""
+
+    def _learned_state(self):
+        state = super()._learned_state()
+        return state if self.pulls.any() else {"sums": state["sums"]}
+
+    def _restore_learned_state(self, state):
+        super()._restore_learned_state({"pulls": th.zeros(N_ARMS), **state})
+
+
+def test_fresh_agent_takes_over_names_that_it_does_not_hold_yet(tmp_path):
+    teacher = Lazy("ArmPolicy", ArmEnv(), seed=3).learn(ITERATION)
+    teacher.save(tmp_path / "a")
+    for source in (teacher.get_parameters(), tmp_path / "a"):
+        pupil = Lazy("ArmPolicy", ArmEnv(), seed=4)
+        pupil.set_parameters(source)
+        assert th.equal(pupil.pulls, teacher.pulls)
+        assert th.equal(pupil.sums, teacher.sums)
+
+
+def test_parameters_share_no_memory_with_the_agents():
+    teacher, pupil = agent().learn(ITERATION), agent()
+    before, parameters = state_of(teacher), teacher.get_parameters()
+    pupil.set_parameters(parameters)
+    for tensor in parameters["learned_state"].values():
+        tensor.fill_(7)
+    assert difference(before, state_of(teacher)) is None
+    assert th.equal(pupil.sums, teacher.sums)
+
+
+ZEROS = th.zeros(N_ARMS, dtype=th.float64)
+
+
 @pytest.mark.parametrize(
-    "parameters",
+    ("parameters", "kind", "match"),
     [
-        {"policy": {}},
-        {"learned_state": {"sums": th.zeros(N_ARMS)}},
-        {"learned_state": {"sums": th.zeros(N_ARMS), "pulls": th.zeros(2)}},
+        ({"policy": {}}, ValueError, "load_path_or_dict has the keys"),
+        ({1: {}, "a": {}}, ValueError, "load_path_or_dict has the keys"),
+        ({"learned_state": {"sums": ZEROS}}, ValueError, "pulls"),
+        ({"learned_state": {"sums": ZEROS, "pulls": th.zeros(2)}}, ValueError, "pulls has shape"),
+        (
+            {"learned_state": {"sums": ZEROS, "pulls": ZEROS, "evil": ZEROS}},
+            ValueError,
+            r"load_path_or_dict holds \['evil'\]",
+        ),
+        (
+            {"learned_state": {"sums": ZEROS, "pulls": ZEROS / 0}},
+            ValueError,
+            r"load_path_or_dict\['learned_state'\]\['pulls'\] is not finite",
+        ),
+        (
+            {"learned_state": {"sums": ZEROS, "pulls": ZEROS.numpy()}},
+            TypeError,
+            r"load_path_or_dict\['learned_state'\]\['pulls'\] is a ndarray",
+        ),
+        ({"learned_state": 3}, TypeError, r"load_path_or_dict\['learned_state'\] is a int"),
+        ([1], TypeError, "load_path_or_dict is a list"),
+        (None, TypeError, "load_path_or_dict is a NoneType"),
     ],
 )
-def test_refused_parameters_leave_the_agent_untouched(parameters):
+def test_refused_parameters_leave_the_agent_untouched(parameters, kind, match):
     learner = agent().learn(ITERATION)
     before = state_of(learner)
-    with pytest.raises(ValueError, match=" "):
+    with pytest.raises(kind, match=match):
         learner.set_parameters(parameters)
     assert difference(before, state_of(learner)) is None
+
+
+def test_inexact_match_keeps_what_is_missing():
+    learner = agent().learn(ITERATION)
+    pulls = learner.pulls.clone()
+    learner.set_parameters({"learned_state": {"sums": ZEROS}}, exact_match=False)
+    assert th.equal(learner.sums, ZEROS)
+    assert th.equal(learner.pulls, pulls)
 
 
 @pytest.mark.parametrize(
@@ -472,6 +581,149 @@ def test_statistics_of_the_log_are_restored(tmp_path):
 def test_unknown_policy_names_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown to ArmMeta: use one of \['ArmPolicy'\]"):
         ArmMeta("MlpPolicy", ArmEnv())
+
+
+@pytest.mark.parametrize("policy", [3, None, dict, ["ArmPolicy"]])
+def test_policies_that_are_none_are_refused_with_the_known_ones(policy):
+    with pytest.raises(TypeError, match=r"^policy=.*policy_aliases, one of \['ArmPolicy'\]"):
+        ArmMeta(policy, ArmEnv())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        ({"stats_window_size": 0}, ValueError),
+        ({"stats_window_size": None}, ValueError),
+        ({"verbose": "x"}, ValueError),
+        ({"verbose": 3}, ValueError),
+        ({"tensorboard_log": 3}, TypeError),
+        ({"n_envs": "x"}, ValueError),
+        ({"n_envs": 0}, ValueError),
+    ],
+    ids=str,
+)
+def test_base_arguments_are_checked_with_or_without_env(arguments, kind):
+    for env in (None, ArmEnv()):
+        with pytest.raises(kind, match=rf"^{next(iter(arguments))}="):
+            ArmMeta("ArmPolicy", env, **arguments)
+
+
+def crafted(path, **changes):
+    """A file of valid digests whose manifest an attacker wrote."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(members[MANIFEST])
+    for key, change in changes.items():
+        manifest[key] = change(manifest[key]) if callable(change) else change
+    write_archive(path, {**members, MANIFEST: json.dumps(manifest).encode()})
+    return path
+
+
+def argument(**arguments):
+    return {"arguments": lambda stored: {**stored, **arguments}}
+
+
+def record(**records):
+    return {"records": lambda stored: {**stored, **records}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        argument(policy=3),
+        argument(policy=None),
+        argument(policy="os.system"),
+        argument(n_envs="x"),
+        argument(n_envs=-1),
+        argument(stats_window_size=-1),
+        argument(stats_window_size=None),
+        argument(verbose="x"),
+        argument(seed=[1]),
+        argument(no_such=1),
+        {"arguments": {}},
+        {"arguments": lambda stored: {**stored, "n_envs": {"array": "nothing"}}},
+        {"spaces": {}},
+        {"spaces": lambda stored: {**stored, "policy": {"Discrete": [2, 0, "int64"]}}},
+        {"generators": {}},
+        {"generators": lambda stored: {**stored, "other": stored["rng"]}},
+        {"counters": {}},
+        {"counters": lambda stored: {**stored, "policy": 3}},
+        {"unsaved": "features"},
+        {"unsaved": [1]},
+        {"unsaved": ["features"]},
+        {"records": {}},
+        record(episode_infos=3),
+        record(episode_infos=[1]),
+        record(episode_infos=[{"dict": {"x": 1}}]),
+        record(episode_infos=[{"dict": {"r": "a", "l": 1}}]),
+        record(episode_infos=[{"dict": {"r": True, "l": 1}}]),
+        record(successes=["a"]),
+        record(successes={"dict": {}}),
+    ],
+)
+def test_crafted_manifests_are_refused_with_the_name_of_the_file(tmp_path, changes):
+    agent().save(tmp_path / "a.zip")
+    path = crafted(tmp_path / "a.zip", **changes)
+    with pytest.raises(ValueError, match=r"a\.zip cannot be loaded"):
+        ArmMeta.load(path)
+
+
+def test_files_decide_neither_env_nor_device_nor_folder(tmp_path):
+    folder = tmp_path / "evil"
+    agent(tensorboard_log=str(tmp_path / "own")).save(tmp_path / "a.zip")
+    path = crafted(
+        tmp_path / "a.zip",
+        **argument(
+            env="CartPole-v1",
+            device="no such device",
+            env_kwargs={"dict": {"horizon": 7}},
+            tensorboard_log=str(folder),
+            _init_setup_model=True,
+            self=1,
+        ),
+    )
+    loaded = ArmMeta.load(path, env=ArmEnv())
+    loaded.learn(1)
+    assert loaded.env.get_attr("horizon") == [2]
+    assert loaded.tensorboard_log is None
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+    again = ArmMeta.load(path, env=ArmEnv(), tensorboard_log=tmp_path / "asked")
+    again.learn(1)
+    assert (tmp_path / "asked").is_dir()
+
+
+def test_unknown_and_missing_tensors_are_refused(tmp_path):
+    class More(ArmMeta):
+        def _learned_state(self):
+            return {**super()._learned_state(), "evil": self.sums}
+
+    More.__name__ = "ArmMeta"
+    More("ArmPolicy", ArmEnv()).save(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"a holds \['evil'\]"):
+        ArmMeta.load(tmp_path / "a")
+
+
+def test_errors_of_the_constructor_name_the_file(tmp_path):
+    agent().save(tmp_path / "a.zip")
+    for arguments in ({"seed": "x"}, {"n_episodes_per_task": 1, "env": 3}, {"device": "cpu:x"}):
+        with pytest.raises(ValueError, match=r"a\.zip cannot be loaded as ArmMeta"):
+            ArmMeta.load(tmp_path / "a.zip", **arguments)
+
+
+def test_max_episodes_callback_names_the_agent(capsys):
+    agent().learn(100, callback=StopTrainingOnMaxEpisodes(1, verbose=1))
+    assert "because the ArmMeta model reached" in capsys.readouterr().out
+    agent().learn(100, callback=StopTrainingOnMaxEpisodes(1, verbose=1), tb_log_name="mine")
+    assert "because the mine model reached" in capsys.readouterr().out
+
+
+def test_files_hold_no_time_of_day(tmp_path):
+    learner = agent().learn(ITERATION)
+    learner.save(tmp_path / "a.zip")
+    for info in learner.ep_info_buffer:
+        info["t"] += 1000.0
+    learner.save(tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_base_class_cannot_be_made():

@@ -1,6 +1,7 @@
 """Every check of the contract passes on a sound agent, and fails on one that is broken that way."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -220,6 +221,24 @@ class SavesNothingNew(ArmMeta):
         return {**super()._learned_state(), "time": th.tensor(time.time_ns())}
 
 
+class SavesTheProcess(ArmMeta):
+    """Saves what differs between two processes only."""
+
+    def __init__(self, *args, process=None, **kwargs):
+        self.process = os.getpid()
+        super().__init__(*args, **kwargs)
+
+
+class SharesItsMemory(ArmMeta):
+    def get_parameters(self):
+        return {"learned_state": self._learned_state()}
+
+
+class KeepsItsOwnParameters(ArmMeta):
+    def set_parameters(self, load_path_or_dict, exact_match=True, device="auto"):
+        pass
+
+
 class NoProgressBar(ArmMeta):
     def learn(self, total_timesteps, callback=None, *args, progress_bar=False, **kwargs):
         if progress_bar:
@@ -274,9 +293,8 @@ class ArgumentUnlikeItsCopy(ArmMeta):
 
 
 class DropsFunctions(ArmMeta):
-    def __init__(self, *args, tensorboard_log=None, **kwargs):
-        log = None if callable(tensorboard_log) else tensorboard_log
-        super().__init__(*args, tensorboard_log=log, **kwargs)
+    def __init__(self, *args, verbose=0, **kwargs):
+        super().__init__(*args, verbose=0 if callable(verbose) else verbose, **kwargs)
 
 
 class AcceptsAnySeed(ArmMeta):
@@ -356,6 +374,9 @@ BROKEN = [
     (LearnsInCollect, "stopped_by_a_callback_resumes_exactly"),
     (LearnsInCollect, "stopping_leaves_a_consistent_agent"),
     (HashSeed, "two_processes_agree"),
+    (SavesTheProcess, "two_processes_agree"),
+    (SharesItsMemory, "parameters_carry_over"),
+    (KeepsItsOwnParameters, "parameters_carry_over"),
     (SwallowsInterrupts, "interrupted_training_resumes_exactly"),
     (IgnoresCallbacks, "callbacks_see_every_step"),
     (IgnoresCallbacks, "callbacks_stop_training"),

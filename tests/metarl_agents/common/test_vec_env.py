@@ -105,6 +105,18 @@ def test_tasks_are_set_and_got_by_index(make):
     assert not set(venv.env_method("get_task")) & set(tasks)
 
 
+def test_pins_are_told_per_sub_env_and_none_where_the_env_does_not_tell():
+    venv = make_task_vec_env(SMALL, 3)
+    task = venv.env_method("sample_tasks", 1, seed=3)[0][0]
+    venv.env_method("set_task", task, indices=1)
+    assert venv.get_attr("pinned_task") == [None, task, None]
+    assert venv.get_attr("pinned_task", indices=[1]) == [task]
+    taskless = gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point",
+                            vector_kwargs={})  # fmt: skip
+    taskless.metadata = {**taskless.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+    assert TaskVecEnv(taskless).get_attr("pinned_task") == [None, None]
+
+
 def test_reset_options_set_tasks_once():
     venv = make_task_vec_env(SMALL, 2)
     task = venv.env_method("sample_tasks", 1, seed=3)[0][0]
