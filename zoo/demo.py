@@ -218,9 +218,10 @@ def play(name: str, config: DemoConfig) -> Entry:
 
 def _play_ours(name: str, lab: Lab) -> Entry:
     config = lab.config
-    agent = lab.agent(name, n_replicates=config.n_replicates, n_concurrent=N_CONCURRENT)
-    agent.learn_tasks(config.n_tasks)
     learns = name not in ("rlsvi", "meta_oracle")
+    n_concurrent = N_CONCURRENT if learns else config.n_tasks
+    agent = lab.agent(name, n_replicates=config.n_replicates, n_concurrent=n_concurrent)
+    agent.learn_tasks(config.n_tasks)
     experience = f"{agent.num_timesteps // config.n_replicates:,} steps" if learns else "nothing"
     if name == "mtsrl":
         _save_one(lab, config.output / SAVED)
@@ -356,9 +357,8 @@ def _introduction(lab: Lab) -> str:
     return f"""\
 {lab.env_id} {lab.env_kwargs}
 A task is a segment of customers with tastes of its own. An episode is one customer, who is
-recommended {env.n_stages} of {env.action_space.n} products, one after the other, and likes some of
-them; what was liked changes what will be liked. In the {config.n_test_tasks} held-out segments the
-best policies earn {best:.2f} likes per customer, those that look one product ahead {myopic:.2f}.
-Regret is the number of likes lost against the best policy of the segment, computed exactly, over
-{config.n_episodes} customers.
+recommended {env.n_stages} of {env.action_space.n} products, one after the other, and likes some of them; what was liked
+changes what will be liked. In the {config.n_test_tasks} held-out segments the best policies earn {best:.2f} likes per
+customer, those that look one product ahead {myopic:.2f}. Regret is the number of likes lost against
+the best policy of the segment, computed exactly, over {config.n_episodes} customers.
 """

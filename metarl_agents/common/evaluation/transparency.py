@@ -97,18 +97,10 @@ def _in_vector_env(env: VectorEnv[Any, Any, Any], attribute: str) -> str | None:
 
 def _in_single_env(env: Any, attribute: str) -> str | None:
     while isinstance(env, gym.Wrapper) and not hasattr(env, attribute):
-        cuts = type(env) is wrappers.TimeLimit and _cuts(env, env._max_episode_steps, attribute)
-        if cuts or is_opaque(env):
+        if is_opaque(env) or _cuts_stages(env, attribute):
             return type(env).__name__
         env = env.env
     return None
-
-
-def _cuts(env: gym.Env[Any, Any], limit: int | None, attribute: str) -> bool:
-    """Whether a time limit ends episodes before the stages that the env computes with."""
-    if limit is None or attribute not in _OF_WHOLE_EPISODES or not env.has_wrapper_attr("n_stages"):
-        return False
-    return limit < int(env.get_wrapper_attr("n_stages"))
 
 
 def _in_other_processes(venv: VecEnv, attribute: str) -> str | None:
@@ -126,11 +118,24 @@ def _in_other_processes(venv: VecEnv, attribute: str) -> str | None:
                 break
             if cls is None or not is_transparent(cls):
                 return wrapper.name
-        limit = spec.max_episode_steps
-        if limit is not None and attribute in _OF_WHOLE_EPISODES and venv.has_attr("n_stages"):
-            if limit < int(venv.get_attr("n_stages", indices=[0])[0]):
-                return wrappers.TimeLimit.__name__
+        limit, stages = spec.max_episode_steps, _n_stages(venv, attribute)
+        if limit is not None and stages is not None and limit < stages:
+            return wrappers.TimeLimit.__name__
     return None
+
+
+def _cuts_stages(env: gym.Wrapper[Any, Any, Any, Any], attribute: str) -> bool:
+    """Whether a time limit ends episodes before the stages that the env computes with."""
+    if type(env) is not wrappers.TimeLimit or attribute not in _OF_WHOLE_EPISODES:
+        return False
+    stages = env.get_wrapper_attr("n_stages") if env.has_wrapper_attr("n_stages") else None
+    return stages is not None and env._max_episode_steps < int(stages)
+
+
+def _n_stages(venv: VecEnv, attribute: str) -> int | None:
+    if attribute not in _OF_WHOLE_EPISODES or not venv.has_attr("n_stages"):
+        return None
+    return int(venv.get_attr("n_stages", indices=[0])[0])
 
 
 def wrapper_class(spec: WrapperSpec) -> Any:

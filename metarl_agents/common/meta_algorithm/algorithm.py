@@ -1,6 +1,6 @@
 """The base of all meta-learning agents: SB3's contract for training, acting and files."""
 
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,28 +16,22 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from metarl_agents.common.checkpoint import check_arguments
 from metarl_agents.common.collect import StepHook, check_flat_spaces
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import agent_file, training
 from metarl_agents.common.meta_algorithm.adaptation import adapted_policy
-from metarl_agents.common.meta_algorithm.argument_checks import check_policy, check_reports
+from metarl_agents.common.meta_algorithm.argument_checks import (
+    CheckedArguments,
+    check_policy,
+    check_reports,
+)
 from metarl_agents.common.meta_algorithm.seeds import checked_seed, draw_seed
 from metarl_agents.common.policies import PolicyPredictor, TaskPolicies, stack_policies
 from metarl_agents.common.vec_env import AnyEnv, as_vec_env
 from metarl_agents.common.vec_env.factory import checked_n_envs
 
 
-class _CheckedArguments(ABCMeta):
-    """Checks an agent's constructor arguments once its whole constructor has run."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        agent = super().__call__(*args, **kwargs)
-        check_arguments(agent)
-        return agent
-
-
-class MetaAlgorithm(BaseAlgorithm, metaclass=_CheckedArguments):
+class MetaAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
     """SB3's `BaseAlgorithm` for agents that learn from many tasks how to adapt to a new one.
 
     A subclass stores its constructor arguments unchanged under their own names, then calls this

@@ -1,8 +1,20 @@
 """What the base constructor accepts, and errors that say what it must be."""
 
 import os
+from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any
+
+from metarl_agents.common.checkpoint import check_arguments
+
+
+class CheckedArguments(ABCMeta):
+    """Checks an agent's constructor arguments once its whole constructor has run."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        agent = super().__call__(*args, **kwargs)
+        check_arguments(agent)
+        return agent
 
 
 def check_policy(policy: Any, aliases: Mapping[str, Any], owner: str) -> None:
