@@ -353,12 +353,13 @@ def _draw_history(axes: Any, entries: Mapping[str, Entry]) -> None:
 def _introduction(lab: Lab) -> str:
     env = lab.make_env()
     best, myopic = env.optimal_returns(lab.tasks).mean(), env.myopic_returns(lab.tasks).mean()
-    config = lab.config
+    config, n_shown, n_products = lab.config, env.n_stages, env.action_space.n
     return f"""\
 {lab.env_id} {lab.env_kwargs}
 A task is a segment of customers with tastes of its own. An episode is one customer, who is
-recommended {env.n_stages} of {env.action_space.n} products, one after the other, and likes some of them; what was liked
-changes what will be liked. In the {config.n_test_tasks} held-out segments the best policies earn {best:.2f} likes per
-customer, those that look one product ahead {myopic:.2f}. Regret is the number of likes lost against
-the best policy of the segment, computed exactly, over {config.n_episodes} customers.
+recommended {n_shown} of {n_products} products, one after the other, and likes some of them; what
+was liked changes what will be liked. In the {config.n_test_tasks} held-out segments the best
+policies earn {best:.2f} likes per customer, those that look one product ahead {myopic:.2f}.
+Regret is the number of likes lost against the best policy of the segment, computed exactly, over
+{config.n_episodes} customers.
 """
