@@ -18,7 +18,7 @@ from rich.console import Console
 
 from metarl_agents import ALGORITHMS
 from zoo.config import DemoConfig
-from zoo.demo import Lab
+from zoo.demo.lab import Lab
 from zoo.experiment import comparator_learner, evaluate_on_line
 from zoo.report import Grid
 

@@ -14,6 +14,7 @@ from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.policies import stack_policies
 from metarl_agents.common.vec_env import as_vec_env
 from zoo import report
+from zoo.comparators import COMPARATORS
 from zoo.config import (
     AgentsConfig,
     CompareConfig,
@@ -25,7 +26,6 @@ from zoo.config import (
 )
 from zoo.experiment import (
     CHECKPOINT,
-    COMPARATORS,
     check_env_id,
     comparator_learner,
     evaluate_on_line,

@@ -5,15 +5,13 @@ The only place where an agent may be told the truth about its tasks.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import yaml
 from gymnasium.envs.registration import EnvSpec
-from sb3_contrib import MaskablePPO
-from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -28,6 +26,7 @@ from metarl_agents import (
 )
 from metarl_agents.common.evaluation.result import AdaptationResult, library_versions
 from metarl_envs import FAMILIES
+from zoo.comparators import COMPARATORS, agent_class
 from zoo.config import (
     Settings,
     TrainConfig,
@@ -40,29 +39,6 @@ from zoo.report import file_name
 
 CHECKPOINT = "agent.zip"
 CONFIG = "config.yml"
-
-
-@dataclass(frozen=True)
-class Comparator:
-    """An agent of Stable-Baselines3 in the role of a meta-learner."""
-
-    agent: type[BaseAlgorithm]
-    role: type[Frozen | FineTuned | FromScratch]
-    """what it does in a held-out task"""
-    description: str
-
-
-COMPARATORS: Mapping[str, Comparator] = {
-    "ppo": Comparator(PPO, Frozen, "PPO trained on all tasks at once, then frozen"),
-    "ppo_finetuned": Comparator(
-        PPO, FineTuned, "PPO trained on all tasks at once, goes on learning in the new task"
-    ),
-    "maskable_ppo": Comparator(
-        MaskablePPO, Frozen, "MaskablePPO (sb3-contrib) trained on all tasks at once, then frozen"
-    ),
-    "dqn_scratch": Comparator(DQN, FromScratch, "DQN that starts afresh in every new task"),
-    "ppo_scratch": Comparator(PPO, FromScratch, "PPO that starts afresh in every new task"),
-}
 
 
 def true_prior(
@@ -126,20 +102,6 @@ def build_agent(
     default_policy = "LinearQPolicy" if issubclass(cls, MetaAlgorithm) else "MlpPolicy"
     policy = settings.policy or default_policy
     return cls(policy, venv, seed=seed, **{**told, **merged})
-
-
-def agent_class(algo: str) -> type[BaseAlgorithm]:
-    """
-    The class behind a name of ``ALGORITHMS`` or ``COMPARATORS``.
-
-    :param algo: the name
-    """
-    if algo in ALGORITHMS:
-        return ALGORITHMS[algo]
-    if algo in COMPARATORS:
-        return COMPARATORS[algo].agent
-    known = ", ".join([*ALGORITHMS, *COMPARATORS])
-    raise ValueError(f"algorithm {algo!r} is unknown; choose one of {known}")
 
 
 def run_folder(config: TrainConfig) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from metarl_agents import ALGORITHMS
 from metarl_envs import FAMILIES
 from zoo.cli import RUNNERS, main
-from zoo.experiment import COMPARATORS
+from zoo.comparators import COMPARATORS
 
 HEAVY = ("torch", "stable_baselines3", "metarl_agents", "metarl_envs", "gymnasium", "matplotlib")
 COMMANDS = ("train", "evaluate", "compare", "enjoy", "envs", "agents", "demo")

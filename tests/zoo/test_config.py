@@ -96,7 +96,7 @@ def test_an_env_without_an_entry_gets_the_constructor_s_defaults(tmp_path) -> No
 def test_every_shipped_entry_fits_its_agent_s_constructor(path) -> None:
     from metarl_agents import ALGORITHMS
     from metarl_envs import FAMILIES
-    from zoo.experiment import COMPARATORS
+    from zoo.comparators import COMPARATORS
 
     assert path.stem in {**ALGORITHMS, **COMPARATORS}
     for env_id in yaml.safe_load(path.read_text()):

@@ -5,8 +5,10 @@ import pytest
 from rich.console import Console
 
 from zoo.config import DemoConfig
-from zoo.demo import LABELS, LOG, ORDER, SAVED, Entry, Lab, draw_picture, play, run_demo, write_log
-from zoo.service import serve_customers
+from zoo.demo import LOG, ORDER, SAVED, play, run_demo
+from zoo.demo.lab import LABELS, Entry, Lab, write_log
+from zoo.demo.picture import draw_picture
+from zoo.demo.service import serve_customers
 
 
 @pytest.fixture(scope="module")
