@@ -107,9 +107,9 @@ def write_csv(path: Path, regrets: dict[str, np.ndarray], arguments: argparse.Na
     versions = {p: importlib.metadata.version(p) for p in ("numpy", "torch", "gymnasium")}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        file.write(
-            f"# commit {commit.stdout.strip() or 'unknown'}, {versions}, {vars(arguments)}\n"
-        )
+        settings = {name: value for name, value in vars(arguments).items() if name != "csv"}
+        hash_ = commit.stdout.strip() or "unknown"
+        file.write(f"# commit {hash_}, {versions}, {settings}\n")
         writer = csv.writer(file)
         writer.writerow(["agent", "replicate", "task", "regret"])
         for name, regret in regrets.items():
