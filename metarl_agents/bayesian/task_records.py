@@ -20,6 +20,7 @@ class TaskRecords:
     def __init__(self, n_replicates: int):
         self.n_replicates = n_replicates
         self._tensors: dict[str, Tensor] = {}
+        self._passed: tuple[float, Tensor] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -46,12 +47,16 @@ class TaskRecords:
 
         :param values: shape (R B, ...), replicates outermost
         """
+        self._passed = None
         new, old = self._by_replicate(values), self._tensors.get(name)
         self._tensors[name] = new if old is None else th.cat([old, new], dim=1)
 
     def passed(self, threshold: float) -> Tensor:
         """Return which tasks passed the eigenvalue gate, shape (R, K, H, C)."""
-        return gate(self._tensors["grams"], threshold)
+        # One update asks several times, and the answer decomposes every Gram matrix.
+        if self._passed is None or self._passed[0] != threshold:
+            self._passed = (threshold, gate(self._tensors["grams"], threshold))
+        return self._passed[1]
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors under the names that checkpoints use."""
