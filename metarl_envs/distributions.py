@@ -99,6 +99,17 @@ def check_tasks(distribution: TaskDistribution, tasks: Sequence[Any]) -> list[Ta
     return [check_task(distribution, task) for task in tasks]
 
 
+def task_arrays(distribution: TaskDistribution, tasks: Sequence[Any]) -> FloatArray:
+    """The arrays of tasks, (M, *array shape), or an error that says which is none of this family's.
+
+    :param distribution: the family's distribution
+    :param tasks: M tasks, as the user handed them in
+    """
+    arrays = [task.to_array() for task in check_tasks(distribution, tasks)]
+    shape = len(arrays), *(distribution.space.shape or ())
+    return np.array(arrays, dtype=np.float64).reshape(shape)
+
+
 def _is_same(task: Task, other: Task) -> bool:
     """Whether two tasks are equal and hash alike; comparing arrays raises, and is no equality."""
     try:

@@ -24,28 +24,28 @@ class FamilyRow:
 
 
 def _row(id: str, name: str, description: str, **kwargs: Any) -> FamilyRow:
-    entry_points = f"metarl_envs.tabular.{name}Env", f"metarl_envs.tabular.{name}VectorEnv"
+    entry_points = f"metarl_envs.{name}Env", f"metarl_envs.{name}VectorEnv"
     return FamilyRow(id, *entry_points, description, MappingProxyType(kwargs))
 
 
 _ROWS = (
     _row(
         "metarl/Recommendation-v0",
-        "recommendation:Recommendation",
+        "tabular.recommendation:Recommendation",
         "Recommend 5 of 10 products one after the other; tasks are segments of customers",
         n_products=10,
         n_recommendations=5,
     ),
     _row(
         "metarl/RecommendationSmall-v0",
-        "recommendation:Recommendation",
+        "tabular.recommendation:Recommendation",
         "The same with 3 of 6 products: solved in milliseconds",
         n_products=6,
         n_recommendations=3,
     ),
     _row(
         "metarl/RecommendationGateway-v0",
-        "recommendation:Recommendation",
+        "tabular.recommendation:Recommendation",
         "4 of 8 products, of which one opens the door to others: immediate likes mislead",
         n_products=8,
         n_recommendations=4,
@@ -55,7 +55,7 @@ _ROWS = (
     ),
     _row(
         "metarl/RecommendationOsband-v0",
-        "recommendation:Recommendation",
+        "tabular.recommendation:Recommendation",
         "5 of 10 products with strong affinities (c = 2) and no product liked better as such",
         n_products=10,
         n_recommendations=5,
@@ -64,7 +64,7 @@ _ROWS = (
     ),
     _row(
         "metarl/InverseBellman-v0",
-        "inverse_bellman:InverseBellman",
+        "tabular.inverse_bellman:InverseBellman",
         "Finite MDPs whose optimal Q-function is linear with exactly Gaussian parameters",
     ),
 )

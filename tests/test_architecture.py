@@ -276,7 +276,7 @@ LEAVES = frozenset({"metarl_agents.gradient.maml", "metarl_agents.gradient.promp
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("metarl_envs.tabular.env", "torch"),
+        ("metarl_envs.batched.env", "torch"),
         ("metarl_envs.core", "stable_baselines3.common.vec_env"),
         ("metarl_envs.checks", "metarl_agents.common"),
         ("metarl_envs.navigation", "mujoco"),
@@ -306,9 +306,9 @@ def test_forbidden_arrows_are_refused(importer, imported):
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("metarl_envs.tabular.env", "metarl_envs.core"),
-        ("metarl_envs.tabular.env", "scipy.special"),
-        ("metarl_envs.tabular.env", "collections.abc"),
+        ("metarl_envs.batched.env", "metarl_envs.core"),
+        ("metarl_envs.batched.env", "scipy.special"),
+        ("metarl_envs.batched.env", "collections.abc"),
         ("metarl_envs.locomotion.env", "mujoco"),
         ("metarl_agents.common.collect", "metarl_envs.core"),
         ("metarl_agents.common.collect", "torch"),

@@ -5,19 +5,16 @@ Shapes: M tasks, A arms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike
 
-from metarl_envs.core import FloatArray, Task, TupleTask
-from metarl_envs.distributions import FiniteTasks, GaussianTasks, TaskMode
+from metarl_envs.batched.checking import Structure, Target, check_counts, check_prior_options
+from metarl_envs.batched.vector import FamilyVectorEnv
+from metarl_envs.core import FloatArray, TupleTask
+from metarl_envs.distributions import FiniteTasks, GaussianTasks
 from metarl_envs.probes.finite import FiniteProbe, FiniteProbeEnv
-from metarl_envs.tabular.checking import Structure, Target, check_counts, check_prior_options
-from metarl_envs.tabular.vector import TabularVectorEnv
 
 
 def _one_state(n_actions: int) -> FloatArray:
@@ -40,17 +37,9 @@ class WhichArmFamily(FiniteProbe):
         super().__init__(_one_state(n_arms), 1, noise_std)
         self.task_distribution = FiniteTasks([WhichArmTask(arm) for arm in range(n_arms)])
 
-    def mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
+    def mean_rewards(self, arrays: FloatArray) -> FloatArray:
         """1 for the arm that pays, (M, 1, 1, A)."""
-        arms = np.array([task.to_array()[0] for task in tasks], dtype=np.int64)
-        return np.eye(self.n_actions)[arms][:, None, None, :]
-
-
-class WhichArmArguments(TypedDict, total=False):
-    """Arguments of :class:`WhichArmFamily`."""
-
-    n_arms: int
-    noise_std: float
+        return np.eye(self.n_actions)[arrays[:, 0].astype(np.int64)][:, None, None, :]
 
 
 class WhichArm(FiniteProbeEnv):
@@ -64,41 +53,18 @@ class WhichArm(FiniteProbeEnv):
     * task: ``WhichArmTask(arm)``, uniform over the arms
 
     Arguments: ``n_arms`` (A, 3) and ``noise_std``, the standard deviation of the Gaussian noise on
-    rewards (0); ``task_mode`` and ``render_mode`` as in ``TabularEnv``.
+    rewards (0); ``task_mode`` and ``render_mode`` as in ``FamilyEnv``.
     """
 
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[WhichArmArguments],
-    ) -> None:
-        family = WhichArmFamily(**arguments)
-        super().__init__(family, task_mode=task_mode, render_mode=render_mode)
+    family_class = WhichArmFamily
+    family: WhichArmFamily
 
 
-class WhichArmVector(TabularVectorEnv):
+class WhichArmVector(FamilyVectorEnv):
     """``num_envs`` of :class:`WhichArm` at once."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[WhichArmArguments],
-    ) -> None:
-        super().__init__(
-            WhichArmFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )
+    family_class = WhichArmFamily
+    family: WhichArmFamily
 
 
 @dataclass(frozen=True)
@@ -132,10 +98,9 @@ class GaussianBanditFamily(FiniteProbe):
             GaussianBanditTask.from_array, self.prior_mean, self.prior_std
         )
 
-    def mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
+    def mean_rewards(self, arrays: FloatArray) -> FloatArray:
         """The arms' means, (M, 1, 1, A)."""
-        means = np.array([task.to_array() for task in tasks], dtype=np.float64)
-        return means.reshape(len(tasks), 1, 1, self.n_actions)
+        return arrays.reshape(len(arrays), 1, 1, self.n_actions).copy()
 
     def q_prior(
         self,
@@ -161,15 +126,6 @@ def _per_arm(name: str, value: ArrayLike, n_arms: int) -> FloatArray:
     return np.broadcast_to(array, (n_arms,)).copy()
 
 
-class GaussianBanditArguments(TypedDict, total=False):
-    """Arguments of :class:`GaussianBanditFamily`."""
-
-    n_arms: int
-    prior_mean: ArrayLike
-    prior_std: ArrayLike
-    noise_std: float
-
-
 class GaussianBandit(FiniteProbeEnv):
     """A bandit with Gaussian means and noise: the best return is the largest mean.
 
@@ -181,38 +137,15 @@ class GaussianBandit(FiniteProbeEnv):
 
     Arguments: ``n_arms`` (A, 3); ``prior_mean`` and ``prior_std`` of the arms' means, (A,) or one
     number (0 and 1); ``noise_std``, the standard deviation of the Gaussian noise on rewards (0.5);
-    ``task_mode`` and ``render_mode`` as in ``TabularEnv``.
+    ``task_mode`` and ``render_mode`` as in ``FamilyEnv``.
     """
 
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[GaussianBanditArguments],
-    ) -> None:
-        family = GaussianBanditFamily(**arguments)
-        super().__init__(family, task_mode=task_mode, render_mode=render_mode)
+    family_class = GaussianBanditFamily
+    family: GaussianBanditFamily
 
 
-class GaussianBanditVector(TabularVectorEnv):
+class GaussianBanditVector(FamilyVectorEnv):
     """``num_envs`` of :class:`GaussianBandit` at once."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[GaussianBanditArguments],
-    ) -> None:
-        super().__init__(
-            GaussianBanditFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )
+    family_class = GaussianBanditFamily
+    family: GaussianBanditFamily

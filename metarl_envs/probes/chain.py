@@ -5,18 +5,15 @@ Shapes: M tasks, H stages, S = 2 H + 1 positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from metarl_envs.core import FloatArray, IntArray, Task, TupleTask
-from metarl_envs.distributions import FiniteTasks, TaskMode
+from metarl_envs.batched.checking import check_counts
+from metarl_envs.batched.vector import FamilyVectorEnv
+from metarl_envs.core import FloatArray, IntArray, TupleTask
+from metarl_envs.distributions import FiniteTasks
 from metarl_envs.probes.finite import FiniteProbe, FiniteProbeEnv
-from metarl_envs.tabular.checking import check_counts
-from metarl_envs.tabular.vector import TabularVectorEnv
 
 _MOVES = (-1, 1)
 
@@ -38,10 +35,10 @@ class ChainFamily(FiniteProbe):
         super().__init__(_walk(self.positions), n_stages, noise_std)
         self.task_distribution = FiniteTasks([ChainTask(-1), ChainTask(1)])
 
-    def mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
+    def mean_rewards(self, arrays: FloatArray) -> FloatArray:
         """1 for the last of H steps to the end that pays, (M, H, S, 2)."""
-        ends = self.n_stages * np.array([task.to_array()[0] for task in tasks])
-        rewards = np.zeros((len(tasks), self.n_stages, self.n_states, self.n_actions))
+        ends = self.n_stages * arrays[:, 0]
+        rewards = np.zeros((len(arrays), self.n_stages, self.n_states, self.n_actions))
         reached = self.positions[:, None] + np.array(_MOVES)
         rewards[:, -1] = reached == ends[:, None, None]
         return rewards
@@ -52,13 +49,6 @@ def _walk(positions: IntArray) -> FloatArray:
     limit = positions.max()
     reached = np.clip(positions[:, None] + np.array(_MOVES), -limit, limit)
     return np.asarray(reached[:, :, None] == positions, dtype=np.float64)
-
-
-class ChainArguments(TypedDict, total=False):
-    """Arguments of :class:`ChainFamily`."""
-
-    n_stages: int
-    noise_std: float
 
 
 class Chain(FiniteProbeEnv):
@@ -74,38 +64,15 @@ class Chain(FiniteProbeEnv):
     * task: ``ChainTask(direction)``, left or right with equal probability
 
     Arguments: ``n_stages`` (H, 3) and ``noise_std``, the standard deviation of the Gaussian noise
-    on rewards (0); ``task_mode`` and ``render_mode`` as in ``TabularEnv``.
+    on rewards (0); ``task_mode`` and ``render_mode`` as in ``FamilyEnv``.
     """
 
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[ChainArguments],
-    ) -> None:
-        family = ChainFamily(**arguments)
-        super().__init__(family, task_mode=task_mode, render_mode=render_mode)
+    family_class = ChainFamily
+    family: ChainFamily
 
 
-class ChainVector(TabularVectorEnv):
+class ChainVector(FamilyVectorEnv):
     """``num_envs`` of :class:`Chain` at once."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[ChainArguments],
-    ) -> None:
-        super().__init__(
-            ChainFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )
+    family_class = ChainFamily
+    family: ChainFamily

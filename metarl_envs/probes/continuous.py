@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from scipy.special import ndtri
 
+from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.env import FamilyEnv
+from metarl_envs.batched.family import Array, Family, Params
+from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
-from metarl_envs.distributions import FiniteTasks, TaskMode, UniformTasks, check_tasks
+from metarl_envs.distributions import FiniteTasks, UniformTasks, check_tasks
 from metarl_envs.probes.finite import SMALLEST_UNIFORM
-from metarl_envs.tabular.checking import check_counts, check_deviations
-from metarl_envs.tabular.env import TabularEnv
-from metarl_envs.tabular.family import Array, Params, TabularFamily
-from metarl_envs.tabular.vector import TabularVectorEnv
 
 
 def _normals(uniforms: FloatArray) -> FloatArray:
@@ -34,7 +32,7 @@ class SignFlipTask(TupleTask):
     sign: int
 
 
-class SignFlipFamily(TabularFamily):
+class SignFlipFamily(Family):
     """The reward is the action or its negative; see :class:`SignFlip`."""
 
     n_step_uniforms = 1
@@ -48,9 +46,9 @@ class SignFlipFamily(TabularFamily):
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.task_distribution = FiniteTasks([SignFlipTask(-1), SignFlipTask(1)])
 
-    def compile(self, tasks: Sequence[Task]) -> Params:
+    def compile(self, arrays: FloatArray) -> Params:
         """Signs, (B,)."""
-        return {"sign": np.array([task.to_array()[0] for task in tasks])}
+        return {"sign": arrays[:, 0].copy()}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """Nothing to keep, (B,) zeros."""
@@ -81,14 +79,7 @@ class SignFlipFamily(TabularFamily):
         return float(self.optimal_returns([task])[0])
 
 
-class SignFlipArguments(TypedDict, total=False):
-    """Arguments of :class:`SignFlipFamily`."""
-
-    n_stages: int
-    noise_std: float
-
-
-class SignFlip(TabularEnv):
+class SignFlip(FamilyEnv):
     """The reward is ``sign * action``: the best return is ``n_stages``, by the action ``sign``.
 
     The best policy for both tasks at once is any that is 0 on average, with return 0: all that can
@@ -100,47 +91,22 @@ class SignFlip(TabularEnv):
     * task: ``SignFlipTask(sign)``, -1 or +1 with equal probability
 
     Arguments: ``n_stages`` (1) and ``noise_std``, the standard deviation of the Gaussian noise on
-    rewards (0); ``task_mode`` and ``render_mode`` as in ``TabularEnv``.
+    rewards (0); ``task_mode`` and ``render_mode`` as in ``FamilyEnv``.
     """
 
+    family_class = SignFlipFamily
     family: SignFlipFamily
-
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[SignFlipArguments],
-    ) -> None:
-        family = SignFlipFamily(**arguments)
-        super().__init__(family, task_mode=task_mode, render_mode=render_mode)
 
     def optimal_action(self, task: Task, observation: Array) -> Array:
         """The sign, (1,), whatever is observed."""
         return self.family.optimal_action(task, observation)
 
 
-class SignFlipVector(TabularVectorEnv):
+class SignFlipVector(FamilyVectorEnv):
     """``num_envs`` of :class:`SignFlip` at once."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[SignFlipArguments],
-    ) -> None:
-        super().__init__(
-            SignFlipFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )
+    family_class = SignFlipFamily
+    family: SignFlipFamily
 
 
 @dataclass(frozen=True)
@@ -156,7 +122,7 @@ class LinearQuadraticTask(TupleTask):
         return cls(*array.tolist())
 
 
-class LinearQuadraticFamily(TabularFamily):
+class LinearQuadraticFamily(Family):
     """A noisy linear system with a quadratic cost; see :class:`LinearQuadratic`."""
 
     n_reset_uniforms = 1
@@ -184,10 +150,9 @@ class LinearQuadraticFamily(TabularFamily):
             LinearQuadraticTask.from_array, [-1.0, 0.5], [1.0, 1.5]
         )
 
-    def compile(self, tasks: Sequence[Task]) -> Params:
+    def compile(self, arrays: FloatArray) -> Params:
         """Goals and gains, (B,) each."""
-        goal, gain = np.array([task.to_array() for task in tasks]).reshape(len(tasks), 2).T
-        return {"goal": goal.copy(), "gain": gain.copy()}
+        return {"goal": arrays[:, 0].copy(), "gain": arrays[:, 1].copy()}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """``x_0 ~ N(0, start_std^2)``, (B,)."""
@@ -250,16 +215,7 @@ class LinearQuadraticFamily(TabularFamily):
         return float(-(p[0] * (goal**2 + self.start_std**2) + q[0]))
 
 
-class LinearQuadraticArguments(TypedDict, total=False):
-    """Arguments of :class:`LinearQuadraticFamily`."""
-
-    n_stages: int
-    control_cost: float
-    noise_std: float
-    start_std: float
-
-
-class LinearQuadratic(TabularEnv):
+class LinearQuadratic(FamilyEnv):
     """A linear system to steer to a goal: the best policy is linear, by the Riccati recursion.
 
     ``x' = x + gain * u + noise`` and reward ``-(x' - goal)^2 - control_cost * u^2``, from a start
@@ -273,44 +229,19 @@ class LinearQuadratic(TabularEnv):
 
     Arguments: ``n_stages`` (H, 10), ``control_cost`` (0.1), ``noise_std`` and ``start_std``, the
     standard deviations of the system noise and of the start (0.1 each); ``task_mode`` and
-    ``render_mode`` as in ``TabularEnv``.
+    ``render_mode`` as in ``FamilyEnv``.
     """
 
+    family_class = LinearQuadraticFamily
     family: LinearQuadraticFamily
-
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[LinearQuadraticArguments],
-    ) -> None:
-        family = LinearQuadraticFamily(**arguments)
-        super().__init__(family, task_mode=task_mode, render_mode=render_mode)
 
     def optimal_action(self, task: Task, observation: Array) -> Array:
         """Linear feedback on the distance from the goal, (1,); see the family."""
         return self.family.optimal_action(task, observation)
 
 
-class LinearQuadraticVector(TabularVectorEnv):
+class LinearQuadraticVector(FamilyVectorEnv):
     """``num_envs`` of :class:`LinearQuadratic` at once."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[LinearQuadraticArguments],
-    ) -> None:
-        super().__init__(
-            LinearQuadraticFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )
+    family_class = LinearQuadraticFamily
+    family: LinearQuadraticFamily

@@ -14,9 +14,7 @@ import gymnasium as gym
 import numpy as np
 from scipy.special import ndtri
 
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import FiniteTasks, check_tasks, prior_tasks
-from metarl_envs.tabular.checking import (
+from metarl_envs.batched.checking import (
     Structure,
     Target,
     check_counts,
@@ -26,13 +24,15 @@ from metarl_envs.tabular.checking import (
     check_stage,
     checked_policies,
 )
-from metarl_envs.tabular.env import TabularEnv
-from metarl_envs.tabular.family import Array, Params, TabularFamily
+from metarl_envs.batched.env import FamilyEnv
+from metarl_envs.batched.family import Array, Family, Params
+from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
+from metarl_envs.distributions import FiniteTasks, prior_tasks, task_arrays
 
 SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
-class FiniteProbe(TabularFamily):
+class FiniteProbe(Family):
     """A finite-horizon family whose tasks differ in their mean rewards; one-hot features.
 
     :param transitions: P(s' | s, a), the same for all tasks and stages, (S, A, S)
@@ -49,6 +49,7 @@ class FiniteProbe(TabularFamily):
         self._cumulative = np.cumsum(transitions, axis=-1)
         self.n_states, self.n_actions = transitions.shape[:2]
         self.horizon = self.n_stages = n_stages
+        self.has_action_masks = True
         self.noise_std = noise_std
         self.n_feature_blocks = self.n_actions
         self.n_features = self.n_actions * self.n_states
@@ -56,14 +57,14 @@ class FiniteProbe(TabularFamily):
         self.action_space = gym.spaces.Discrete(self.n_actions)
 
     @abstractmethod
-    def mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
-        """Expected rewards, (M, H, S, A)."""
+    def mean_rewards(self, arrays: FloatArray) -> FloatArray:
+        """Expected rewards, (M, H, S, A), of tasks with these arrays, (M, n)."""
 
     # Dynamics
 
-    def compile(self, tasks: Sequence[Task]) -> Params:
+    def compile(self, arrays: FloatArray) -> Params:
         """Mean rewards, (B, H, S, A)."""
-        return {"rewards": self.mean_rewards(tasks)}
+        return {"rewards": self.mean_rewards(arrays)}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """State 0, (B,)."""
@@ -131,7 +132,7 @@ class FiniteProbe(TabularFamily):
 
     def optimal_action_values(self, tasks: Sequence[Task]) -> FloatArray:
         """Values of the actions under the best policy, (M, H, S, A)."""
-        rewards = self.mean_rewards(check_tasks(self.task_distribution, tasks))
+        rewards = self.mean_rewards(task_arrays(self.task_distribution, tasks))
         values, q = np.zeros((len(tasks), self.n_states)), np.zeros_like(rewards)
         for stage in reversed(range(self.n_stages)):
             q[:, stage] = rewards[:, stage] + np.einsum("sax,mx->msa", self.transitions, values)
@@ -165,7 +166,7 @@ class FiniteProbe(TabularFamily):
         """
         n_reachable = [len(states) for states in self._reachable]
         policies = checked_policies(probabilities, len(tasks), n_reachable, self.n_actions)
-        rewards = self.mean_rewards(check_tasks(self.task_distribution, tasks))
+        rewards = self.mean_rewards(task_arrays(self.task_distribution, tasks))
         values = np.zeros((len(tasks), self.n_states))
         for stage in reversed(range(self.n_stages)):
             states = self._reachable[stage]
@@ -177,7 +178,7 @@ class FiniteProbe(TabularFamily):
     def myopic_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the policy that is greedy on the mean reward, (M,)."""
         greedy = np.eye(self.n_actions)[
-            np.argmax(self.mean_rewards(check_tasks(self.task_distribution, tasks)), axis=-1)
+            np.argmax(self.mean_rewards(task_arrays(self.task_distribution, tasks)), axis=-1)
         ]
         return self.policy_returns(
             tasks, [greedy[:, stage][:, states] for stage, states in enumerate(self._reachable)]
@@ -209,9 +210,12 @@ class FiniteProbe(TabularFamily):
             n_tasks=n_tasks, seed=seed, target=target, structure=structure, ridge=ridge
         )
         tasks, weights = self._weighted_tasks(n_tasks, seed)
-        values = self.optimal_action_values if target == "optimal" else self.mean_rewards
+        if target == "optimal":
+            values = self.optimal_action_values(tasks)
+        else:
+            values = self.mean_rewards(task_arrays(self.task_distribution, tasks))
         # (M, H, S, A) to (M, H, A S): one contiguous block per action.
-        parameters = values(tasks).swapaxes(2, 3).reshape(len(tasks), self.n_stages, -1)
+        parameters = values.swapaxes(2, 3).reshape(len(tasks), self.n_stages, -1)
         mean = np.einsum("k,khd->hd", weights, parameters)
         centred = parameters - mean
         covariance = np.einsum("k,khd,khe->hde", weights, centred, centred)
@@ -227,7 +231,7 @@ class FiniteProbe(TabularFamily):
         return prior_tasks(distribution, n_tasks, seed), np.full(n_tasks, 1.0 / n_tasks)
 
 
-class FiniteProbeEnv(TabularEnv):
+class FiniteProbeEnv(FamilyEnv):
     """A single env of a finite probe."""
 
     family: FiniteProbe

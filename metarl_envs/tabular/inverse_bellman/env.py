@@ -1,33 +1,11 @@
 """The inverse Bellman environments, single and vector."""
 
-from typing import TypedDict, Unpack
-
-from gymnasium.vector import AutoresetMode
-from numpy.typing import ArrayLike
-
-from metarl_envs.distributions import TaskMode
-from metarl_envs.tabular.env import TabularEnv
+from metarl_envs.batched.env import FamilyEnv
+from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.tabular.inverse_bellman.family import InverseBellmanFamily
-from metarl_envs.tabular.inverse_bellman.tasks import Kernel
-from metarl_envs.tabular.vector import TabularVectorEnv
 
 
-class InverseBellmanArguments(TypedDict, total=False):
-    """The arguments of `InverseBellmanFamily`."""
-
-    n_states: int
-    n_actions: int
-    n_stages: int
-    n_features: int
-    reward_std: float
-    kernel: Kernel
-    population_seed: int
-    prior_mean: ArrayLike | None
-    prior_covariance: ArrayLike | None
-    task_std: float
-
-
-class InverseBellmanEnv(TabularEnv):
+class InverseBellmanEnv(FamilyEnv):
     """Random finite MDPs in which an agent's Gaussian prior on linear Q-functions can be exactly
     right.
 
@@ -76,42 +54,14 @@ class InverseBellmanEnv(TabularEnv):
     `q_prior` are exact (`q_prior(target="myopic")` by Monte Carlo over tasks).
     """
 
+    family_class = InverseBellmanFamily
     family: InverseBellmanFamily
 
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[InverseBellmanArguments],
-    ) -> None:
-        super().__init__(
-            InverseBellmanFamily(**arguments), task_mode=task_mode, render_mode=render_mode
-        )
 
-
-class InverseBellmanVectorEnv(TabularVectorEnv):
+class InverseBellmanVectorEnv(FamilyVectorEnv):
     """`num_envs` MDPs at once, each with its own task; see `InverseBellmanEnv` and
-    `TabularVectorEnv` for the arguments.
+    `FamilyVectorEnv` for the arguments.
     """
 
+    family_class = InverseBellmanFamily
     family: InverseBellmanFamily
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[InverseBellmanArguments],
-    ) -> None:
-        super().__init__(
-            InverseBellmanFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )

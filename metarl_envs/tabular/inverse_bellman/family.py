@@ -10,9 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import check_tasks, prior_tasks
-from metarl_envs.tabular.checking import (
+from metarl_envs.batched.checking import (
     Structure,
     Target,
     check_choice,
@@ -24,7 +22,9 @@ from metarl_envs.tabular.checking import (
     check_stage,
     checked_policies,
 )
-from metarl_envs.tabular.family import Array, Params, TabularFamily, View, sequential_dot
+from metarl_envs.batched.family import Array, Family, Params, View, sequential_dot
+from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
+from metarl_envs.distributions import prior_tasks, task_arrays
 from metarl_envs.tabular.inverse_bellman import tasks as parts
 from metarl_envs.tabular.mdp import FiniteMDP
 from metarl_envs.tabular.projection import misspecified, prior_moments, projector
@@ -32,7 +32,7 @@ from metarl_envs.tabular.projection import misspecified, prior_moments, projecto
 _SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
-class InverseBellmanFamily(TabularFamily):
+class InverseBellmanFamily(Family):
     """Random finite MDPs, defined backwards from their optimal Q-functions; see
     `InverseBellmanEnv`.
     """
@@ -40,6 +40,7 @@ class InverseBellmanFamily(TabularFamily):
     n_reset_uniforms = 1
     n_step_uniforms = 2
     n_feature_blocks = 1
+    has_action_masks = True
 
     def __init__(
         self,
@@ -86,11 +87,11 @@ class InverseBellmanFamily(TabularFamily):
 
     # Dynamics
 
-    def compile(self, tasks: Sequence[Task]) -> Params:
+    def compile(self, arrays: FloatArray) -> Params:
         """Mean rewards (B, H, S, A): `r_h(s, a) = q_h(s, a) - sum_s' P_h(s' | s, a) max_a'
         q_{h+1}(s', a')`.
         """
-        q = self._action_values(tasks)
+        q = self._action_values(arrays)
         values = q.max(axis=-1)
         following = np.zeros_like(values)
         following[:, :-1] = values[:, 1:]
@@ -147,7 +148,7 @@ class InverseBellmanFamily(TabularFamily):
 
     def optimal_action_values(self, tasks: Sequence[Task]) -> FloatArray:
         """`Q*`, (M, H, S, A)."""
-        return self._action_values(check_tasks(self.task_distribution, tasks))
+        return self._action_values(task_arrays(self.task_distribution, tasks))
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of the best policy, (M,)."""
@@ -218,7 +219,7 @@ class InverseBellmanFamily(TabularFamily):
             return misspecified(
                 self.prior_mean.copy(), self.prior_covariance.copy(), covariance_scale, mean_shift
             )
-        rewards = self.compile(prior_tasks(self.task_distribution, n_tasks, seed))["rewards"]
+        rewards = self._mean_rewards(prior_tasks(self.task_distribution, n_tasks, seed))
         parameters, residuals = self._project(rewards.reshape(n_tasks, self.n_stages, -1), ridge)
         return prior_moments(
             parameters,
@@ -267,16 +268,14 @@ class InverseBellmanFamily(TabularFamily):
         check_observations(observations, 0, np.array([self.n_stages, self.n_states - 1]))
         return observations
 
-    def _action_values(self, tasks: Sequence[Task]) -> FloatArray:
-        """`Q*`, (M, H, S, A), of tasks that were checked."""
-        parameters = np.array([task.to_array() for task in tasks]).reshape(
-            len(tasks), self.n_stages, 1, 1, self.n_features
-        )
+    def _action_values(self, arrays: FloatArray) -> FloatArray:
+        """`Q*`, (M, H, S, A)."""
+        parameters = arrays.reshape(len(arrays), self.n_stages, 1, 1, self.n_features)
         return sequential_dot(self.feature_table[None], parameters)
 
     def _mean_rewards(self, tasks: Sequence[Task]) -> FloatArray:
         """Mean rewards, (M, H, S, A), of tasks that the user handed in."""
-        return self.compile(check_tasks(self.task_distribution, tasks))["rewards"]
+        return self.compile(task_arrays(self.task_distribution, tasks))["rewards"]
 
     def _project(self, values: FloatArray, ridge: float) -> tuple[FloatArray, FloatArray]:
         """Parameters (M, H, d) and mean squared residuals (H,) of values (M, H, S A)."""

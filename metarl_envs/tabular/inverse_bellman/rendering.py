@@ -1,7 +1,7 @@
 """Pictures of an inverse Bellman MDP: the current state among the states of all stages."""
 
-from metarl_envs.tabular.family import View
-from metarl_envs.tabular.rendering import (
+from metarl_envs.batched.family import View
+from metarl_envs.batched.rendering import (
     ACCENT,
     FAINT,
     GREY,

@@ -1,39 +1,11 @@
 """The recommendation environments, single and vector."""
 
-from typing import TypedDict, Unpack
-
-from gymnasium.vector import AutoresetMode
-
-from metarl_envs.distributions import TaskMode
-from metarl_envs.tabular.env import TabularEnv
-from metarl_envs.tabular.recommendation.family import RecommendationFamily, Repeat
-from metarl_envs.tabular.recommendation.features import FeaturesName
-from metarl_envs.tabular.recommendation.tasks import PopulationName, TaskNoise
-from metarl_envs.tabular.vector import TabularVectorEnv
+from metarl_envs.batched.env import FamilyEnv
+from metarl_envs.batched.vector import FamilyVectorEnv
+from metarl_envs.tabular.recommendation.family import RecommendationFamily
 
 
-class RecommendationArguments(TypedDict, total=False):
-    """The arguments of `RecommendationFamily`."""
-
-    n_products: int
-    n_recommendations: int
-    population: PopulationName
-    population_seed: int
-    affinity_spread: float | None
-    bias_spread: float
-    bias_std: float
-    affinity_std: float
-    interaction_std: float
-    task_noise: TaskNoise
-    degrees_of_freedom: float
-    n_clusters: int
-    cluster_spread: float
-    features: FeaturesName
-    n_projections: int
-    repeat: Repeat
-
-
-class RecommendationEnv(TabularEnv):
+class RecommendationEnv(FamilyEnv):
     """Recommend products to a customer, one after the other, and learn from what was liked.
 
     ## Description
@@ -97,42 +69,14 @@ class RecommendationEnv(TabularEnv):
     Q-functions are linear in them only approximately.
     """
 
+    family_class = RecommendationFamily
     family: RecommendationFamily
 
-    def __init__(
-        self,
-        *,
-        task_mode: TaskMode = "resample",
-        render_mode: str | None = None,
-        **arguments: Unpack[RecommendationArguments],
-    ) -> None:
-        super().__init__(
-            RecommendationFamily(**arguments), task_mode=task_mode, render_mode=render_mode
-        )
 
-
-class RecommendationVectorEnv(TabularVectorEnv):
+class RecommendationVectorEnv(FamilyVectorEnv):
     """`num_envs` customers at once, each of a segment of its own; see `RecommendationEnv` and
-    `TabularVectorEnv` for the arguments.
+    `FamilyVectorEnv` for the arguments.
     """
 
+    family_class = RecommendationFamily
     family: RecommendationFamily
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        task_mode: TaskMode = "resample",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        **arguments: Unpack[RecommendationArguments],
-    ) -> None:
-        super().__init__(
-            RecommendationFamily(**arguments),
-            num_envs,
-            task_mode=task_mode,
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
-            max_episode_steps=max_episode_steps,
-        )

@@ -11,9 +11,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
-from metarl_envs.distributions import check_tasks, prior_tasks
-from metarl_envs.tabular.checking import (
+from metarl_envs.batched.checking import (
     Structure,
     Target,
     check_choice,
@@ -24,7 +22,9 @@ from metarl_envs.tabular.checking import (
     check_stage,
     checked_policies,
 )
-from metarl_envs.tabular.family import Array, Params, TabularFamily, View, sequential_dot
+from metarl_envs.batched.family import Array, Family, Params, View, sequential_dot
+from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
+from metarl_envs.distributions import prior_tasks, task_arrays
 from metarl_envs.tabular.projection import prior_moments, project_actions
 from metarl_envs.tabular.recommendation import planning
 from metarl_envs.tabular.recommendation.features import (
@@ -42,12 +42,13 @@ from metarl_envs.tabular.recommendation.tasks import (
 Repeat = Literal["mask", "noop"]
 
 
-class RecommendationFamily(TabularFamily):
+class RecommendationFamily(Family):
     """Customers who are recommended J of P products; see `RecommendationEnv` for the family and its
     arguments.
     """
 
     n_step_uniforms = 1
+    has_action_masks = True
 
     def __init__(
         self,
@@ -106,11 +107,10 @@ class RecommendationFamily(TabularFamily):
 
     # Dynamics
 
-    def compile(self, tasks: Sequence[Task]) -> Params:
+    def compile(self, arrays: FloatArray) -> Params:
         """Biases (B, P) and affinities (B, P, P)."""
-        numbers = np.array([task.to_array() for task in tasks]).reshape(len(tasks), -1)
         p = self.n_products
-        return {"bias": numbers[:, :p].copy(), "affinity": numbers[:, p:].reshape(-1, p, p).copy()}
+        return {"bias": arrays[:, :p].copy(), "affinity": arrays[:, p:].reshape(-1, p, p).copy()}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """Nothing was shown, (B, P) zeros."""
@@ -181,11 +181,11 @@ class RecommendationFamily(TabularFamily):
         Values of shown products are those of a no-op; with `repeat="mask"` the optimum never uses
         them.
         """
-        tasks = check_tasks(self.task_distribution, tasks)
+        arrays = task_arrays(self.task_distribution, tasks)
         choose = planning.choose_best(self._table, self._masked)
         parts = [
             dict(planning.backward(self._table, likes, choose))
-            for _, likes in self._like_probabilities(tasks)
+            for _, likes in self._like_probabilities(arrays)
         ]
         return [np.concatenate([part[stage] for part in parts]) for stage in range(self.n_stages)]
 
@@ -263,8 +263,9 @@ class RecommendationFamily(TabularFamily):
             mean_shift=mean_shift,
         )
         tasks = prior_tasks(self.task_distribution, n_tasks, seed)
+        arrays = task_arrays(self.task_distribution, tasks)
         projected = [
-            self._project(likes, target, ridge) for _, likes in self._like_probabilities(tasks)
+            self._project(likes, target, ridge) for _, likes in self._like_probabilities(arrays)
         ]
         thetas = np.concatenate([theta for theta, _ in projected])
         residuals = np.concatenate([squares for _, squares in projected]).mean(axis=0)
@@ -310,16 +311,16 @@ class RecommendationFamily(TabularFamily):
         self, tasks: Sequence[Task], policy: Callable[[slice, FloatArray], planning.Choose]
     ) -> FloatArray:
         """Values of the start state, (M,); `policy` is told which tasks, and what they like."""
-        tasks = check_tasks(self.task_distribution, tasks)
-        values = np.zeros(len(tasks))
-        for where, likes in self._like_probabilities(tasks):
+        arrays = task_arrays(self.task_distribution, tasks)
+        values = np.zeros(len(arrays))
+        for where, likes in self._like_probabilities(arrays):
             values[where] = planning.start_values(self._table, likes, policy(where, likes))
         return values
 
-    def _like_probabilities(self, tasks: Sequence[Task]) -> Iterator[tuple[slice, FloatArray]]:
+    def _like_probabilities(self, arrays: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """In chunks of tasks, which they are and with what probabilities each product is liked."""
-        for where in planning.chunks(len(tasks), self._table):
-            params = self.compile(tasks[where])
+        for where in planning.chunks(len(arrays), self._table):
+            params = self.compile(arrays[where])
             yield (
                 where,
                 planning.like_probabilities(

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from metarl_envs.batched.checking import check_choice, check_counts
 from metarl_envs.core import FloatArray
-from metarl_envs.tabular.checking import check_choice, check_counts
 from metarl_envs.tabular.recommendation.planning import count_states, state_codes, state_table
 from metarl_envs.tabular.recommendation.tasks import PROJECTION_KEY, population_rng
 

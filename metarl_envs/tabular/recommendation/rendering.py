@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from metarl_envs.tabular.family import View
-from metarl_envs.tabular.rendering import (
+from metarl_envs.batched.family import View
+from metarl_envs.batched.rendering import (
     ACCENT,
     FAINT,
     GREEN,

@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from metarl_envs.core import FloatArray, TupleTask
-from metarl_envs.distributions import checked_array
-from metarl_envs.tabular.checking import (
+from metarl_envs.batched.checking import (
     check_choice,
     check_counts,
     check_deviations,
     check_finite,
 )
+from metarl_envs.core import FloatArray, TupleTask
+from metarl_envs.distributions import checked_array
 
 PopulationName = Literal["random", "gateway"]
 TaskNoise = Literal["gaussian", "student_t", "clusters"]

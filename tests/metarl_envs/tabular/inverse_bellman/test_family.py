@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metarl_envs.distributions import sample_tasks
+from metarl_envs.distributions import sample_tasks, task_arrays
 from metarl_envs.tabular import action_values, optimal_values, policy_values
 from metarl_envs.tabular.inverse_bellman import InverseBellmanFamily, InverseBellmanVectorEnv
 
@@ -19,7 +19,7 @@ def test_dynamic_programming_gives_back_the_linear_q_function(kernel, shape):
     family = InverseBellmanFamily(kernel=kernel, **shape)
     tasks = tasks_of(family)
     theta = np.array([task.parameters for task in tasks])
-    rewards = family.compile(tasks)["rewards"]
+    rewards = family.compile(task_arrays(family.task_distribution, tasks))["rewards"]
     values = np.zeros((len(tasks), family.n_states))
     for h in reversed(range(family.n_stages)):
         q = rewards[:, h] + np.einsum("sax,mx->msa", family.transitions[h], values)
@@ -74,7 +74,7 @@ def test_rollouts_have_the_rewards_and_transitions_of_the_family():
     second, rewards, *_ = env.step(np.ones(env.num_envs, dtype=int))
     for s in range(3):
         here = first[:, 1] == s
-        noise = rewards[here] - family.compile([task])["rewards"][0, 0, s, 1]
+        noise = rewards[here] - family.compile(task.to_array()[None])["rewards"][0, 0, s, 1]
         assert abs(noise.mean()) < 4 * 0.5 / np.sqrt(here.sum())
         assert noise.std() == pytest.approx(0.5, rel=0.05)
         moves = np.bincount(second[here, 1], minlength=3) / here.sum()
@@ -94,7 +94,7 @@ def test_deterministic_kernels_lead_to_one_state():
 def test_reward_without_noise_is_the_mean_reward():
     env = InverseBellmanVectorEnv(50, reward_std=0.0)
     observations, _ = env.reset(seed=0)
-    rewards = env.family.compile(env.get_tasks())["rewards"]
+    rewards = env.family.compile(task_arrays(env.task_distribution, env.get_tasks()))["rewards"]
     _, received, *_ = env.step(np.full(50, 2))
     np.testing.assert_array_equal(received, rewards[np.arange(50), 0, observations[:, 1], 2])
 

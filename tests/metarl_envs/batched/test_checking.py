@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metarl_envs.tabular.checking import check_counts, check_deviations, checked_policies
+from metarl_envs.batched.checking import check_counts, check_deviations, checked_policies
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, None, "3"])

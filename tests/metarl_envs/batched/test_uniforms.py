@@ -1,6 +1,6 @@
 import numpy as np
 
-from metarl_envs.tabular.uniforms import UniformBuffers
+from metarl_envs.batched.uniforms import UniformBuffers
 
 
 def test_blocks_give_the_numbers_of_single_calls():

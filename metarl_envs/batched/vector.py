@@ -14,32 +14,35 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, task_id
-from metarl_envs.distributions import TaskMode, TaskStream, check_task
-from metarl_envs.tabular.checking import check_counts
-from metarl_envs.tabular.env import (
-    TabularEnv,
+from metarl_envs.batched.checking import check_counts
+from metarl_envs.batched.env import (
+    FamilyEnv,
     checked_actions,
     checked_render_mode,
     hand_on_family,
     json_spec,
+    made_family,
     warn_no_render_mode,
 )
-from metarl_envs.tabular.family import Array, Params, TabularFamily, View
-from metarl_envs.tabular.requests import checked_list, checked_mask, checked_seeds
-from metarl_envs.tabular.uniforms import UniformBuffers
+from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.batched.requests import checked_list, checked_mask, checked_seeds
+from metarl_envs.batched.uniforms import UniformBuffers
+from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, task_id
+from metarl_envs.distributions import TaskMode, TaskStream, check_task, task_arrays
 
 _BLOCK = 64
 
 
-class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """B environments of one tabular family, each with its own task, stepped together.
 
     Sub-environment i of `reset(seed=s)` is bit for bit the single environment of `reset(seed=s +
     i)`.
 
-    :param family: the dynamics and the task distribution
+    A subclass names its `family_class`, and its constructor takes the arguments of that class.
+
     :param num_envs: B
+    :param family: the dynamics and the task distribution; by default, those of `family_class`
     :param task_mode: "resample" draws a new task for every episode, "fixed" keeps each
         sub-environment's first one
     :param autoreset_mode: what happens to sub-environments whose episode ended; the default
@@ -47,28 +50,30 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         in `infos["final_obs"]`
     :param render_mode: `None`, "ansi" or "rgb_array"
     :param max_episode_steps: steps after which an episode is truncated, as `TimeLimit` does
+    :param family_arguments: of `family_class`
     """
 
-    metadata: dict[str, Any] = TabularEnv.metadata
+    family_class: type[Family]
+    metadata: dict[str, Any] = FamilyEnv.metadata
     _spec: EnvSpec | None = None
 
     def __init__(
         self,
-        family: TabularFamily,
         num_envs: int = 1,
         *,
+        family: Family | None = None,
         task_mode: TaskMode = "resample",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        **family_arguments: Any,
     ) -> None:
         check_counts(num_envs=num_envs)
         if max_episode_steps is not None:
             check_counts(max_episode_steps=max_episode_steps)
         self.max_episode_steps = max_episode_steps
+        family = made_family(self, family, family_arguments)
         hand_on_family(self, family)
-        self.family = family
-        self.task_distribution = family.task_distribution
         self.num_envs = int(num_envs)
         self.task_mode = task_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -297,7 +302,7 @@ class TabularVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if not is_new.any():
             return
         new = [task for task, flag in zip(begun, is_new, strict=True) if flag]
-        params = self.family.compile(new)
+        params = self.family.compile(task_arrays(self.task_distribution, new))
         if not self._params:
             self._params = {
                 name: np.zeros((self.num_envs, *p.shape[1:]), p.dtype) for name, p in params.items()

@@ -6,7 +6,7 @@ Shapes: images are (height, width, 3) uint8.
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl_envs.tabular.family import View
+from metarl_envs.batched.family import View
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""The single environment of tabular families: a batch of one.
+"""The single environment of a family: a batch of one.
 
 Shapes: B batch of environments, A actions.
 """
@@ -11,11 +11,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from metarl_envs.batched.family import Array, Family, View
 from metarl_envs.core import BoolArray, FloatArray, Split, Task, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
-from metarl_envs.tabular.family import Array, Params, TabularFamily, View, sequential_dot
-
-__all__ = ["Array", "Params", "TabularEnv", "TabularFamily", "View", "sequential_dot"]
 
 # What an environment hands on from its family, where the family has it (see `LinearQEnv` and
 # `ExactEnv` in core.py).
@@ -68,7 +66,25 @@ def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int,
     raise TypeError(f"action_space={space} is not supported: use Discrete or Box")
 
 
-def hand_on_family(env: Any, family: TabularFamily) -> None:
+def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> Family:
+    """`family`, or where it is absent the one that the environment's class names.
+
+    :param env: an instance of a class with `family_class`
+    :param family: what the user handed in
+    :param arguments: of `family_class`
+    """
+    family_class = getattr(env, "family_class", None)
+    if family is not None and arguments:
+        raise TypeError(f"{sorted(arguments)} are arguments of a family, but family is given")
+    if family is not None:
+        return family
+    if family_class is None:
+        raise TypeError(f"{type(env).__name__} has no family_class: give family=")
+    made: Family = family_class(**arguments)
+    return made
+
+
+def hand_on_family(env: Any, family: Family) -> None:
     """Gives an environment the spaces' owner, its task distribution and the members its family has.
 
     They become attributes of the instance: so `hasattr(env, "features")` tells the truth, and
@@ -121,27 +137,32 @@ def checked_render_mode(render_mode: str | None, modes: Sequence[str]) -> str | 
     return render_mode
 
 
-class TabularEnv(gym.Env[Any, Any]):
-    """A single environment of a tabular family.
+class FamilyEnv(gym.Env[Any, Any]):
+    """A single environment of a family.
 
-    :param family: the dynamics and the task distribution
+    A subclass names its `family_class`, and its constructor takes the arguments of that class.
+
+    :param family: the dynamics and the task distribution; by default, those of `family_class`
     :param task_mode: "resample" draws a new task at every reset, "fixed" keeps the first one
     :param render_mode: `None`, "ansi" or "rgb_array"
+    :param family_arguments: of `family_class`
     """
+
+    family_class: type[Family]
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
     _spec: EnvSpec | None = None
 
     def __init__(
         self,
-        family: TabularFamily,
         *,
+        family: Family | None = None,
         task_mode: TaskMode = "resample",
         render_mode: str | None = None,
+        **family_arguments: Any,
     ) -> None:
+        family = made_family(self, family, family_arguments)
         hand_on_family(self, family)
-        self.family = family
-        self.task_distribution = family.task_distribution
         self.observation_space = family.observation_space
         self.action_space = family.action_space
         self.task_mode = task_mode
@@ -181,7 +202,7 @@ class TabularEnv(gym.Env[Any, Any]):
         self._seed_tasks(restart=seed is not None)
         task = self._tasks.begin_episode(chosen)
         self._task_id = task_id(task)
-        self._params = self.family.compile([task])
+        self._params = self.family.compile(np.asarray(task.to_array(), dtype=np.float64)[None])
         self._states = self.family.initial(
             self._params, self._uniforms(self.family.n_reset_uniforms)
         )

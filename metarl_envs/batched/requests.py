@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from metarl_envs.batched.checking import check_seed
 from metarl_envs.core import BoolArray, Task
-from metarl_envs.tabular.checking import check_seed
 
 
 def checked_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:

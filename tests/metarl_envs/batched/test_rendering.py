@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from metarl_envs import FAMILIES
-from metarl_envs.tabular.family import View
-from metarl_envs.tabular.rendering import canvas, describe, draw_text, text_image, text_size
+from metarl_envs.batched.family import View
+from metarl_envs.batched.rendering import canvas, describe, draw_text, text_image, text_size
 
 IDS = [env_id for env_id, row in FAMILIES.items() if ".tabular." in row.entry_point]
 

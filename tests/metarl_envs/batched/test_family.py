@@ -4,10 +4,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from metarl_envs.batched import Family, FamilyEnv, FamilyVectorEnv, sequential_dot
 from metarl_envs.core import TupleTask
 from metarl_envs.distributions import UniformTasks
-from metarl_envs.tabular import TabularEnv, TabularFamily, TabularVectorEnv
-from metarl_envs.tabular.family import sequential_dot
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ def make_task(array):
     return TargetTask(float(array[0]))
 
 
-class Targets(TabularFamily):
+class Targets(Family):
     """A family with continuous actions that never terminates: move towards a hidden target."""
 
     horizon = 4
@@ -30,8 +29,8 @@ class Targets(TabularFamily):
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.task_distribution = UniformTasks(make_task, -1.0, 1.0)
 
-    def compile(self, tasks):
-        return {"target": np.array([task.to_array() for task in tasks])}
+    def compile(self, arrays):
+        return {"target": arrays.copy()}
 
     def initial(self, params, uniforms):
         return uniforms - 0.5
@@ -46,7 +45,7 @@ class Targets(TabularFamily):
 
 
 def test_continuous_family_is_truncated_at_its_horizon():
-    env = TabularEnv(Targets(), render_mode="ansi")
+    env = FamilyEnv(family=Targets(), render_mode="ansi")
     observation, info = env.reset(seed=0)
     assert observation in env.observation_space and "action_mask" not in info
     ends = [env.step(np.array([0.5], np.float32))[2:4] for _ in range(4)]
@@ -55,7 +54,7 @@ def test_continuous_family_is_truncated_at_its_horizon():
 
 
 def test_continuous_vector_env_is_truncated_and_restarts():
-    env = TabularVectorEnv(Targets(), 3)
+    env = FamilyVectorEnv(3, family=Targets())
     env.reset(seed=0)
     for _ in range(4):
         _, _, terminated, truncated, infos = env.step(np.zeros((3, 1), np.float32))
@@ -65,14 +64,14 @@ def test_continuous_vector_env_is_truncated_and_restarts():
 
 @pytest.mark.parametrize("action", [[1.5], [np.nan], [np.inf], [0.0, 0.0], 0.0, ["a"]])
 def test_continuous_actions_outside_the_space_are_refused(action):
-    env = TabularEnv(Targets())
+    env = FamilyEnv(family=Targets())
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action"):
         env.step(action)
 
 
 def test_env_hands_on_only_what_its_family_has():
-    env = TabularEnv(Targets())
+    env = FamilyEnv(family=Targets())
     assert not hasattr(env, "features") and not hasattr(env, "optimal_returns")
     env.reset(seed=0)
     with pytest.raises(TypeError, match="Discrete"):

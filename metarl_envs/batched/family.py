@@ -1,17 +1,16 @@
-"""Tabular families as stateless batched dynamics.
+"""Families of tasks as stateless batched dynamics: what a new family has to write.
 
-Shapes: B batch of environments, A actions, r uniforms per reset, u uniforms per step.
+Shapes: B batch of environments, A actions, n task_dim, r uniforms per reset, u uniforms per step.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TaskDistribution
+from metarl_envs.core import BoolArray, FloatArray, IntArray, TaskDistribution
 
 Params = dict[str, NDArray[Any]]
 Array = NDArray[Any]
@@ -32,8 +31,11 @@ class View(NamedTuple):
     """(A,), where the family has one"""
 
 
-class TabularFamily(ABC):
+class Family(ABC):
     """Dynamics of a family of tasks, batched over environments and without state of its own.
+
+    A subclass writes `compile`, `initial`, `step` and `observe`, and sets the attributes below in
+    its constructor; `FamilyEnv` and `FamilyVectorEnv` make a single and a vector environment of it.
 
     Every method is a pure function of its arguments, element by element: environment b of a batch
     computes the same bits as a batch of one. Hence no matrix products over the batch (BLAS rounds
@@ -48,10 +50,15 @@ class TabularFamily(ABC):
     """Steps after which an episode that did not terminate is truncated."""
     n_reset_uniforms: int = 0
     n_step_uniforms: int = 0
+    has_action_masks: bool = False
+    """Whether some action is forbidden somewhere: then infos carry `action_mask`."""
 
     @abstractmethod
-    def compile(self, tasks: Sequence[Task]) -> Params:
-        """What the dynamics need to know of B tasks: arrays with leading axis B."""
+    def compile(self, arrays: FloatArray) -> Params:
+        """What the dynamics need to know of B tasks: fresh arrays with leading axis B.
+
+        :param arrays: the tasks' own arrays, `Task.to_array()` of each, (B, n)
+        """
 
     @abstractmethod
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
@@ -92,23 +99,23 @@ class TabularFamily(ABC):
         return np.ones((*batch_shape, int(self.action_space.n)), dtype=np.bool_)
 
     def infos(self, states: Array, stages: IntArray) -> dict[str, Array]:
-        """Arrays with leading axis B for `info`: the stage, and the action mask of Discrete action
-        spaces.
+        """Arrays with leading axis B for `info`: the stage, and the action mask where the family
+        has one.
         """
         infos: dict[str, Array] = {"stage": stages.copy()}
-        if isinstance(self.action_space, gym.spaces.Discrete):
+        if self.has_action_masks:
             infos["action_mask"] = self.action_masks(self.observe(states, stages)).astype(np.int8)
         return infos
 
     def render_ansi(self, view: View) -> str:
         """The view as text."""
-        from metarl_envs.tabular.rendering import describe
+        from metarl_envs.batched.rendering import describe
 
         return describe(type(self).__name__, view)
 
     def render_rgb(self, view: View) -> NDArray[np.uint8]:
         """The view as an image, (height, width, 3)."""
-        from metarl_envs.tabular.rendering import text_image
+        from metarl_envs.batched.rendering import text_image
 
         return text_image(self.render_ansi(view))
 
