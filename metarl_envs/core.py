@@ -9,6 +9,7 @@ actions, H stages, d features.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -19,6 +20,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Split = Literal["train", "test"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @runtime_checkable
@@ -56,12 +59,36 @@ def task_id(task: Task) -> int:
 
     :param task: the task; its class name and `to_array()` decide
     """
+    array = np.asarray(task.to_array(), dtype=np.float64)
+    return int(task_ids(type(task).__qualname__, array.reshape(1, -1))[0])
+
+
+def task_ids(class_name: str, arrays: np.ndarray) -> IntArray:
+    """The `task_id` of M tasks of one class, (M,).
+
+    Every number is mixed with its position by the finaliser of SplitMix64 (Steele, Lea and Flood,
+    2014, https://doi.org/10.1145/2660193.2660195), the sum of them and a hash of the name again.
+
+    :param class_name: `__qualname__` of the class
+    :param arrays: (M, task_dim)
+    """
     # Adding 0.0 turns -0.0, which compares equal to 0.0, into 0.0.
-    array = np.ascontiguousarray(np.asarray(task.to_array(), dtype="<f8") + 0.0)
-    digest = hashlib.blake2b(
-        type(task).__qualname__.encode() + b"\0" + array.tobytes(), digest_size=8
-    )
-    return int.from_bytes(digest.digest(), "little") >> 11
+    bits = (np.ascontiguousarray(arrays, dtype=np.float64) + 0.0).view(np.uint64)
+    positions = np.arange(1, bits.shape[1] + 1, dtype=np.uint64) * _GOLDEN
+    total = _mixed(bits + positions).sum(axis=1, dtype=np.uint64)
+    return (_mixed(total + _name_hash(class_name)) >> np.uint64(11)).astype(np.int64)
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+@cache
+def _name_hash(class_name: str) -> np.uint64:
+    digest = hashlib.blake2b(class_name.encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
 
 
 @runtime_checkable

@@ -4,23 +4,41 @@ Shapes: n = task_dim, the length of `Task.to_array()`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metarl_envs.core import FloatArray, Split, Task, TaskDistribution
+from metarl_envs.core import FloatArray, IntArray, Split, Task, TaskDistribution
 
 MakeTask = Callable[[FloatArray], Task]
+Draw = Callable[[IntArray], FloatArray]
+"""The next `n_uniforms` numbers in [0, 1) of each of some tasks, (rows,) -> (rows, n_uniforms)."""
 TaskMode = Literal["resample", "fixed"]
 
 # Spawn keys: the streams of one seed are disjoint from each other, from the dynamics, which use the
 # seed itself, and from whatever a family draws from a population seed of the same value: the first
 # word of every task stream is one that nothing else uses.
 _TASK_NAMESPACE = 0x7A5C
-_EPISODE_KEY, _TRAIN_KEY, _TEST_KEY, _PRIOR_KEY = 1, 2, 3, 4
-_SPLIT_KEYS = {"train": _TRAIN_KEY, "test": _TEST_KEY}
+EPISODE_KEY, _TRAIN_KEY, _TEST_KEY, _PRIOR_KEY = 1, 2, 3, 4
+SPLIT_KEYS = {"train": _TRAIN_KEY, "test": _TEST_KEY}
+
+
+@runtime_checkable
+class BatchTaskDistribution(Protocol):
+    """A `TaskDistribution` whose tasks can be drawn many at a time, each from its own uniforms."""
+
+    n_uniforms: int
+    """Uniform numbers that one attempt at a task takes."""
+
+    def arrays_from_uniforms(self, draw: Draw, n: int) -> FloatArray:
+        """The arrays of n tasks, (n, task_dim), the same bits as `sample` gives for each.
+
+        :param draw: the numbers to use; rejection sampling asks again for the rows that failed
+        :param n: how many tasks
+        """
+        ...
 
 
 def check_seed(**seeds: Any) -> None:
@@ -139,9 +157,25 @@ class UniformTasks:
         self.make_task = make_task
         self.space: gym.Space[Any] = gym.spaces.Box(self.low, self.high, dtype=np.float64)
 
+    @property
+    def n_uniforms(self) -> int:
+        """n."""
+        return self.low.size
+
     def sample(self, rng: np.random.Generator) -> Task:
         """One task, from `n` uniform numbers of `rng`."""
-        return self.make_task(self.low + (self.high - self.low) * rng.random(self.low.shape))
+        return self.make_task(self._scaled(rng.random(self.low.shape)))
+
+    def arrays_from_uniforms(self, draw: Draw, n: int) -> FloatArray:
+        """The arrays of `n` tasks, (n, task_dim).
+
+        :param draw: their uniform numbers
+        :param n: how many
+        """
+        return self._scaled(draw(np.arange(n)))
+
+    def _scaled(self, uniforms: FloatArray) -> FloatArray:
+        return self.low + (self.high - self.low) * uniforms
 
     def from_array(self, array: np.ndarray) -> Task:
         """The task with this array, (n,)."""
@@ -154,6 +188,8 @@ class FiniteTasks:
     :param tasks: the set, all of one class and with arrays of one shape
     :param probabilities: of each task; uniform where absent
     """
+
+    n_uniforms = 1
 
     def __init__(self, tasks: Sequence[Task], probabilities: ArrayLike | None = None) -> None:
         if not tasks:
@@ -175,6 +211,7 @@ class FiniteTasks:
                 "that sum to 1"
             )
         self.probabilities = weights
+        self._cumulative = np.cumsum(weights)
         self._arrays = np.stack([task.to_array() for task in self.tasks])
         self.space: gym.Space[Any] = gym.spaces.Box(
             self._arrays.min(0), self._arrays.max(0), dtype=np.float64
@@ -182,8 +219,19 @@ class FiniteTasks:
 
     def sample(self, rng: np.random.Generator) -> Task:
         """One of the tasks, from one uniform number of `rng`."""
-        index = int(np.searchsorted(np.cumsum(self.probabilities), rng.random(), side="right"))
-        return self.tasks[min(index, len(self.tasks) - 1)]
+        return self.tasks[int(self._indices(np.array([rng.random()]))[0])]
+
+    def arrays_from_uniforms(self, draw: Draw, n: int) -> FloatArray:
+        """The arrays of `n` tasks, (n, task_dim).
+
+        :param draw: their uniform numbers
+        :param n: how many
+        """
+        return np.asarray(self._arrays[self._indices(draw(np.arange(n))[:, 0])])
+
+    def _indices(self, uniforms: FloatArray) -> IntArray:
+        indices = np.searchsorted(self._cumulative, uniforms, side="right")
+        return np.minimum(indices, len(self.tasks) - 1)
 
     def from_array(self, array: np.ndarray) -> Task:
         """The member of the set that has this array, (n,)."""
@@ -263,7 +311,7 @@ def sample_tasks(
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
         raise ValueError(f"n={n!r} must be a non-negative integer")
     check_seed(seed=seed)
-    rng = task_rng(seed, _SPLIT_KEYS[split]) if rng is None else rng
+    rng = task_rng(seed, SPLIT_KEYS[split]) if rng is None else rng
     return [distribution.sample(rng) for _ in range(n)]
 
 
@@ -323,7 +371,7 @@ class TaskStream:
         elif self.task_mode == "fixed" and self._kept is not None:
             self.current = self._kept
         else:
-            self.current = self._kept = self.distribution.sample(self._rng(_EPISODE_KEY))
+            self.current = self._kept = self.distribution.sample(self._rng(EPISODE_KEY))
         return self.current
 
     def get_task(self) -> Task:
@@ -344,7 +392,7 @@ class TaskStream:
         """
         if seed is not None:
             return sample_tasks(self.distribution, n, seed=seed, split=split)
-        key = _SPLIT_KEYS.get(split, _TRAIN_KEY)  # an unknown split is refused below
+        key = SPLIT_KEYS.get(split, _TRAIN_KEY)  # an unknown split is refused below
         return sample_tasks(self.distribution, n, self._rng(key), split=split)
 
     def _rng(self, key: int) -> np.random.Generator:

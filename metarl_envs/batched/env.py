@@ -12,8 +12,11 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from metarl_envs.batched.family import Array, Family, View
-from metarl_envs.core import BoolArray, FloatArray, Split, Task, task_id
+from metarl_envs.batched.requests import check_trial_options
+from metarl_envs.core import BoolArray, FloatArray, Split, Task, TaskDistribution, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
+from metarl_envs.wrappers.belief import belief_mdp
+from metarl_envs.wrappers.trial import ResetMode
 
 # What an environment hands on from its family, where the family has it (see `LinearQEnv` and
 # `ExactEnv` in core.py).
@@ -29,6 +32,11 @@ FAMILY_MEMBERS = (
     "policy_returns",
     "myopic_returns",
     "q_prior",
+    "n_states",
+    "n_actions",
+    "finite_mdp",
+    "finite_mdps",
+    "optimal_action",
 )
 
 
@@ -42,6 +50,8 @@ def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int,
     """
     array = np.asarray(actions)
     shape = (*batch_shape, *(space.shape or ()))
+    if _are_integers_of(space, array, shape):
+        return array
     if array.shape != shape:
         raise ValueError(
             f"action={actions!r} has shape {array.shape}, but {space} with batch {batch_shape} "
@@ -64,6 +74,16 @@ def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int,
             )
         return array.astype(space.dtype)
     raise TypeError(f"action_space={space} is not supported: use Discrete or Box")
+
+
+def _are_integers_of(space: gym.Space[Any], array: Array, shape: tuple[int, ...]) -> bool:
+    """Whether nothing is left to check or to convert: the case that should cost nothing."""
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        return False
+    if array.dtype != np.int64 or array.shape != shape or not array.flags.c_contiguous:
+        return False
+    # As unsigned numbers the negative ones are large: one comparison does for both bounds.
+    return bool(array.view(np.uint64).max(initial=0) < np.uint64(space.n))
 
 
 def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> Family:
@@ -140,18 +160,47 @@ def checked_render_mode(render_mode: str | None, modes: Sequence[str]) -> str | 
 class FamilyEnv(gym.Env[Any, Any]):
     """A single environment of a family.
 
-    A subclass names its `family_class`, and its constructor takes the arguments of that class.
+    A subclass names its `family_class`, and its constructor takes the arguments of that class. With
+    `episodes_per_trial=K` it makes `metarl_envs.belief_mdp(env, K)` of the environment: K episodes
+    of one task are one, and observations carry the previous action, reward and done flag.
 
     :param family: the dynamics and the task distribution; by default, those of `family_class`
     :param task_mode: "resample" draws a new task at every reset, "fixed" keeps the first one
     :param render_mode: `None`, "ansi" or "rgb_array"
+    :param episodes_per_trial: K
+    :param reset_mode: of trials, see `metarl_envs.Trial`
+    :param observe_transitions: whether observations of trials carry the previous transition
+    :param reward_scale: of the reward in these observations
     :param family_arguments: of `family_class`
     """
 
     family_class: type[Family]
+    family: Family
+    task_distribution: TaskDistribution
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
     _spec: EnvSpec | None = None
+
+    def __new__(
+        cls,
+        *,
+        episodes_per_trial: int | None = None,
+        reset_mode: ResetMode = "true_start",
+        observe_transitions: bool = True,
+        reward_scale: float = 1.0,
+        **arguments: Any,
+    ) -> Any:
+        """An environment, or the wrapped one whose episodes are trials."""
+        check_trial_options(episodes_per_trial, reset_mode, observe_transitions, reward_scale)
+        if episodes_per_trial is None:
+            return super().__new__(cls)
+        return belief_mdp(
+            cls(**arguments),
+            episodes_per_trial,
+            reset_mode=reset_mode,
+            observe_transitions=observe_transitions,
+            reward_scale=reward_scale,
+        )
 
     def __init__(
         self,
@@ -159,6 +208,10 @@ class FamilyEnv(gym.Env[Any, Any]):
         family: Family | None = None,
         task_mode: TaskMode = "resample",
         render_mode: str | None = None,
+        episodes_per_trial: None = None,
+        reset_mode: ResetMode = "true_start",
+        observe_transitions: bool = True,
+        reward_scale: float = 1.0,
         **family_arguments: Any,
     ) -> None:
         family = made_family(self, family, family_arguments)
@@ -172,6 +225,7 @@ class FamilyEnv(gym.Env[Any, Any]):
         self._running = False
         self._was_reset = False
         self._last: tuple[Any, float, float] = (None, 0.0, 0.0)
+        self._path: list[Array] = []
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -209,7 +263,9 @@ class FamilyEnv(gym.Env[Any, Any]):
         self._stages = np.zeros(1, dtype=np.int64)
         self._running = self._was_reset = True
         self._last = (None, 0.0, 0.0)
-        return self._observation(), self._info() | {"task": task}
+        observation = self._observation()
+        self._path = [observation]
+        return observation, self._info() | {"task": task}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Plays one action; `ValueError` where it lies outside the action space."""
@@ -228,7 +284,10 @@ class FamilyEnv(gym.Env[Any, Any]):
         self._running = not (terminated[0] or truncated)
         reward = float(rewards[0])
         self._last = (checked[()], reward, self._last[2] + reward)
-        return self._observation(), reward, bool(terminated[0]), truncated, self._info()
+        observation = self._observation()
+        if self.render_mode is not None:
+            self._path.append(observation)
+        return observation, reward, bool(terminated[0]), truncated, self._info()
 
     def sample_tasks(
         self, n: int, *, seed: int | None = None, split: Split = "train"
@@ -277,6 +336,8 @@ class FamilyEnv(gym.Env[Any, Any]):
             int(self._stages[0]),
             *self._last,
             None if mask is None else mask.astype(np.bool_),
+            {name: param[0] for name, param in self._params.items()},
+            np.array(self._path),
         )
         return (
             self.family.render_ansi(view)

@@ -4,6 +4,8 @@ Shapes: B batch of environments, A actions, n task_dim, r uniforms per reset, u 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -29,6 +31,10 @@ class View(NamedTuple):
     episode_return: float
     action_mask: BoolArray | None
     """(A,), where the family has one"""
+    params: Mapping[str, Array] = MappingProxyType({})
+    """what `Family.compile` made of the task, without the leading axis B"""
+    path: Array = np.empty(0)
+    """the observations of the episode so far, from the first one on, (t + 1, *obs_shape)"""
 
 
 class Family(ABC):

@@ -12,6 +12,26 @@ from metarl_envs.batched.checking import check_seed
 from metarl_envs.core import BoolArray, Task
 
 
+def check_trial_options(
+    episodes_per_trial: Any, reset_mode: Any, observe_transitions: Any, reward_scale: Any
+) -> None:
+    """`ValueError` where an option of trials is given, but no trials are asked for.
+
+    :param episodes_per_trial: K, or `None`
+    :param reset_mode: see `metarl_envs.Trial`
+    :param observe_transitions: whether observations carry the previous transition
+    :param reward_scale: of the reward in them
+    """
+    options = {
+        "reset_mode": (reset_mode, "true_start"),
+        "observe_transitions": (observe_transitions, True),
+        "reward_scale": (reward_scale, 1.0),
+    }
+    for name, (value, default) in options.items():
+        if episodes_per_trial is None and value != default:
+            raise ValueError(f"{name}={value!r} is for trials: give episodes_per_trial, too")
+
+
 def checked_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
     """One seed (or `None`) per sub-environment; `ValueError` where one is no seed.
 
@@ -46,6 +66,23 @@ def checked_mask(mask: Any, num_envs: int) -> BoolArray:
             f"({num_envs},) with a True in it"
         )
     return mask
+
+
+def checked_indices(indices: Any, n_tasks: int, num_envs: int) -> list[int]:
+    """Which sub-environments get tasks: all of them without `indices`.
+
+    :param indices: what the user handed in
+    :param n_tasks: tasks that there are
+    :param num_envs: B
+    """
+    where = list(range(num_envs)) if indices is None else [int(i) for i in indices]
+    if n_tasks != len(where):
+        raise ValueError(
+            f"{n_tasks} tasks for {len(where)} sub-environments: give one task (or None) for each"
+        )
+    if not all(0 <= i < num_envs for i in where):
+        raise ValueError(f"indices={where} must lie in [0, num_envs={num_envs})")
+    return where
 
 
 def checked_list(tasks: Any, name: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The vector environment of tabular families: one batched NumPy step for all sub-environments.
+"""The vector environment of a family: one batched NumPy step for all sub-environments.
 
 Shapes: B sub-environments, A actions.
 """
@@ -12,7 +12,6 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 
 from metarl_envs.batched.checking import check_counts
 from metarl_envs.batched.env import (
@@ -25,35 +24,53 @@ from metarl_envs.batched.env import (
     warn_no_render_mode,
 )
 from metarl_envs.batched.family import Array, Family, Params, View
-from metarl_envs.batched.requests import checked_list, checked_mask, checked_seeds
+from metarl_envs.batched.requests import (
+    check_trial_options,
+    checked_indices,
+    checked_list,
+    checked_mask,
+    checked_seeds,
+)
+from metarl_envs.batched.streams import TaskStreams
+from metarl_envs.batched.trials import Trials
 from metarl_envs.batched.uniforms import UniformBuffers
-from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, task_id
-from metarl_envs.distributions import TaskMode, TaskStream, check_task, task_arrays
-
-_BLOCK = 64
+from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, TaskDistribution
+from metarl_envs.distributions import TaskMode, check_task
+from metarl_envs.wrappers.trial import ResetMode
 
 
 class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """B environments of one tabular family, each with its own task, stepped together.
+    """B environments of one family, each with its own task, stepped together.
 
     Sub-environment i of `reset(seed=s)` is bit for bit the single environment of `reset(seed=s +
-    i)`.
+    i)`. A subclass names its `family_class`, and its constructor takes the arguments of that class.
 
-    A subclass names its `family_class`, and its constructor takes the arguments of that class.
+    `infos` are arrays: `task_id` and what the family tells at every step, `task` (objects) at
+    `reset` only; `get_tasks()` gives the tasks of episodes that began in a step.
 
     :param num_envs: B
     :param family: the dynamics and the task distribution; by default, those of `family_class`
-    :param task_mode: "resample" draws a new task for every episode, "fixed" keeps each
+    :param task_mode: "resample" draws a new task for every episode (or trial), "fixed" keeps each
         sub-environment's first one
-    :param autoreset_mode: what happens to sub-environments whose episode ended; the default
-        `SAME_STEP` returns the first observation of the next episode, and the last one of the old
-        in `infos["final_obs"]`
+    :param autoreset_mode: what happens to sub-environments whose episode (or trial) ended; the
+        default `SAME_STEP` returns the first observation of the next one, and the last one of the
+        old in `infos["final_obs"]`
     :param render_mode: `None`, "ansi" or "rgb_array"
-    :param max_episode_steps: steps after which an episode is truncated, as `TimeLimit` does
+    :param max_episode_steps: steps after which an episode is truncated, as `TimeLimit` does; not
+        together with `episodes_per_trial`, whose trials it would cut
+    :param episodes_per_trial: K episodes of one task make a trial, which is then what ends, as in
+        `metarl_envs.belief_mdp`; `infos` hold `episode_done`, `inner_episode` and `inner_final_obs`
+        as `Trial` gives them
+    :param reset_mode: of trials, see `Trial`
+    :param observe_transitions: whether observations of trials carry the previous action, reward and
+        done flag, as `ObserveTransition` appends them
+    :param reward_scale: of the reward in these observations
     :param family_arguments: of `family_class`
     """
 
     family_class: type[Family]
+    family: Family
+    task_distribution: TaskDistribution
     metadata: dict[str, Any] = FamilyEnv.metadata
     _spec: EnvSpec | None = None
 
@@ -66,12 +83,14 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        episodes_per_trial: int | None = None,
+        reset_mode: ResetMode = "true_start",
+        observe_transitions: bool = True,
+        reward_scale: float = 1.0,
         **family_arguments: Any,
     ) -> None:
         check_counts(num_envs=num_envs)
-        if max_episode_steps is not None:
-            check_counts(max_episode_steps=max_episode_steps)
-        self.max_episode_steps = max_episode_steps
+        check_trial_options(episodes_per_trial, reset_mode, observe_transitions, reward_scale)
         family = made_family(self, family, family_arguments)
         hand_on_family(self, family)
         self.num_envs = int(num_envs)
@@ -79,27 +98,43 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
+        self.max_episode_steps = max_episode_steps
+        self._limit = _time_limit(max_episode_steps, episodes_per_trial, family.horizon)
+        self.episodes_per_trial = episodes_per_trial
+        self._trials: Trials | None = None
         self.single_observation_space = family.observation_space
+        if episodes_per_trial is not None:
+            self._trials = Trials(
+                family,
+                self.num_envs,
+                episodes_per_trial,
+                reset_mode=reset_mode,
+                observe_transitions=observe_transitions,
+                reward_scale=reward_scale,
+            )
+            self.single_observation_space = self._trials.observation_space
+            self.observation_layout = self._trials.observation_layout
         self.single_action_space = family.action_space
-        self.observation_space = batch_space(family.observation_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(family.action_space, self.num_envs)
-        self._streams = [
-            TaskStream(family.task_distribution, task_mode=task_mode) for _ in range(self.num_envs)
-        ]
-        block = max(_BLOCK, 4 * family.n_step_uniforms, family.n_reset_uniforms)
-        self._uniforms = UniformBuffers(self.num_envs, block)
+        self._tasks = TaskStreams(family.task_distribution, self.num_envs, task_mode=task_mode)
+        n_most = max(family.n_step_uniforms, family.n_reset_uniforms)
+        self._uniforms = UniformBuffers(self.num_envs, n_most, np.random.default_rng)
         self._np_random_seeds = [-1] * self.num_envs
         self._all = np.arange(self.num_envs)
         # The state of the episodes, over sub-environments.
         self._params: Params = {}
         self._states: Array = np.empty(0)
         self._stages = np.zeros(self.num_envs, dtype=np.int64)
-        self._task_ids = np.zeros(self.num_envs, dtype=np.int64)
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
+        self._has_ended = False
         self._was_reset = np.zeros(self.num_envs, dtype=np.bool_)
+        self._is_ready = False
+        self._returns = np.zeros(self.num_envs)
+        # What renderers show.
         self._last_actions: Array = np.zeros(self.num_envs, dtype=np.int64)
         self._last_rewards = np.zeros(self.num_envs)
-        self._returns = np.zeros(self.num_envs)
+        self._paths: list[list[Array]] = [[] for _ in range(self.num_envs)]
 
     def reset(
         self,
@@ -117,16 +152,23 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         options = options or {}
         mask = checked_mask(options.get("reset_mask"), self.num_envs)
-        tasks = self._reset_tasks(options)
+        chosen = self._reset_tasks(options)
         seeds = checked_seeds(seed, self.num_envs)
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._uniforms.generators[i] is None:
-                self._seed_one(int(i), seeds[i])
-        indices = np.flatnonzero(mask)
-        self._begin_episodes(indices, [tasks[i] for i in indices])
+        rows = np.flatnonzero(mask)
+        for i in rows.tolist():
+            if seeds[i] is not None or not self._uniforms.is_seeded(i):
+                self._seed_one(i, seeds[i])
+        is_free = np.array([task is None for task in chosen[rows]])
+        self._begin_tasks(rows[is_free], rows[~is_free], chosen)
+        self._begin_episodes(rows)
+        self._was_reset[rows] = True
+        self._is_ready = bool(self._was_reset.all())
+        self._has_ended = bool(self._done.any())
         infos = self._infos()
-        self._add_tasks(infos, indices)
-        return self._observations(), infos
+        infos["task"], infos["_task"] = np.full(self.num_envs, None, dtype=object), mask.copy()
+        for i in rows.tolist():
+            infos["task"][i] = self._tasks.get_task(i)
+        return self._shown(), infos
 
     def step(self, actions: Any) -> tuple[Array, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Plays one action per sub-environment.
@@ -134,25 +176,31 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         :param actions: (B,) or (B, *action_shape); `ValueError` where one lies outside the action
             space
         """
-        if not self._was_reset.all():
+        if not self._is_ready:
             raise gym.error.ResetNeeded(
                 "some sub-environments have no episode yet: call reset() before step()"
             )
         checked = checked_actions(self.single_action_space, actions, (self.num_envs,))
-        ended = np.flatnonzero(self._done)
-        if ended.size and self.autoreset_mode is AutoresetMode.DISABLED:
+        if self._trials is not None:
+            self._trials.begin_step(checked)
+        if not self._has_ended:
+            rewards, terminated, truncated = self._advance_all(checked)
+        elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            rewards, terminated, truncated = self._advance_or_begin(checked)
+        else:
             raise gym.error.ResetNeeded(
-                f"the episodes of sub-environments {ended.tolist()} are over: "
+                f"the episodes of sub-environments {np.flatnonzero(self._done).tolist()} are over: "
                 'call reset(options={"reset_mask": mask})'
             )
-        rewards, terminated = self._advance(checked, ended)
-        truncated = ~terminated & (self._stages >= self.family.horizon)
-        if self.max_episode_steps is not None:
-            # As in TimeLimit, the step that terminates at the limit is truncated, too.
-            truncated |= self._stages >= self.max_episode_steps
+        if self._trials is not None:
+            terminated, truncated = self._continue_trials(rewards, terminated, truncated)
         self._done = terminated | truncated
-        infos = self._autoreset(ended)
-        return self._observations(), rewards, terminated, truncated, infos
+        self._has_ended = bool(self._done.any())
+        if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observations, infos = self._begin_anew()
+        else:
+            observations, infos = self._shown(), self._infos()
+        return observations, rewards, terminated, truncated, infos
 
     def sample_tasks(
         self, n: int, *, seed: int | None = None, split: Split = "train"
@@ -164,9 +212,9 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             goes on
         :param split: the streams of "train" and "test" are disjoint
         """
-        if seed is None and not self._streams[0].is_seeded:
+        if seed is None and not self._uniforms.is_seeded(0):
             self._seed_one(0, None)
-        return self._streams[0].sample(n, seed=seed, split=split)
+        return self._tasks.sample(n, seed=seed, split=split)
 
     def set_tasks(
         self, tasks: Sequence[Task | None], *, indices: Sequence[int] | None = None
@@ -177,31 +225,24 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         :param tasks: one per sub-environment, or one per index
         :param indices: of which sub-environments; all of them where absent
         """
-        where = list(range(self.num_envs)) if indices is None else [int(i) for i in indices]
         tasks = checked_list(tasks, "tasks")
-        if len(tasks) != len(where):
-            raise ValueError(
-                f"{len(tasks)} tasks for {len(where)} sub-environments: "
-                "give one task (or None) for each"
-            )
-        if not all(0 <= i < self.num_envs for i in where):
-            raise ValueError(f"indices={where} must lie in [0, num_envs={self.num_envs})")
+        where = checked_indices(indices, len(tasks), self.num_envs)
         self._check_tasks(tasks)
         for i, task in zip(where, tasks, strict=True):
-            self._streams[i].pinned = task
+            self._tasks.pin(i, task)
 
     def get_tasks(self) -> list[Task]:
         """The tasks of the running episodes, one per sub-environment; before the first reset, the
         pinned ones.
         """
-        return [stream.get_task() for stream in self._streams]
+        return self._tasks.get_tasks()
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seed of each sub-environment's generator, as `SyncVectorEnv` gives it."""
-        for i in self._all:
-            if self._uniforms.generators[i] is None:
-                self._seed_one(int(i), None)
+        for i in range(self.num_envs):
+            if not self._uniforms.is_seeded(i):
+                self._seed_one(i, None)
         return tuple(self._np_random_seeds)
 
     @property
@@ -216,12 +257,12 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     @property
     def pinned_tasks(self) -> list[Task | None]:
         """The tasks that `set_tasks` pinned, None for each sub-environment where none is."""
-        return [stream.pinned for stream in self._streams]
+        return self._tasks.pinned
 
     def action_masks(self, observations: Array | None = None) -> BoolArray:
         """Which actions are allowed, (..., A); without an argument in the current states, (B, A).
 
-        :param observations: (..., *obs_shape)
+        :param observations: (..., *obs_shape), the family's own, without previous transitions
         """
         if observations is None:
             self._require_reset("action_masks")
@@ -234,34 +275,26 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             warn_no_render_mode(self.spec.id if self.spec else type(self).__name__)
             return None
         self._require_reset("render")
-        observations, masks = self._observations(), self._infos().get("action_mask")
         draw = self.family.render_ansi if self.render_mode == "ansi" else self.family.render_rgb
-        return tuple(
-            draw(
-                View(
-                    observations[i],
-                    int(self._stages[i]),
-                    None if self._stages[i] == 0 else self._last_actions[i],
-                    float(self._last_rewards[i]),
-                    float(self._returns[i]),
-                    None if masks is None else masks[i].astype(np.bool_),
-                )
-            )
-            for i in range(self.num_envs)
-        )
+        observations, masks = self._observations(), self._infos().get("action_mask")
+        return tuple(draw(self._view(i, observations, masks)) for i in range(self.num_envs))
 
-    def _reset_tasks(self, options: dict[str, Any]) -> list[Task | None]:
-        if "tasks" not in options:
-            self._check_tasks([options.get("task")])
-            return [options.get("task")] * self.num_envs
-        tasks = checked_list(options["tasks"], 'options["tasks"]')
-        self._check_tasks(tasks)
+    # Tasks
+
+    def _reset_tasks(self, options: dict[str, Any]) -> Array:
+        """The tasks that a reset asks for, (B,) objects, `None` where it asks for none."""
+        tasks = [options.get("task")] * self.num_envs
+        if "tasks" in options:
+            tasks = checked_list(options["tasks"], 'options["tasks"]')
+        self._check_tasks(tasks if "tasks" in options else tasks[:1])
         if len(tasks) != self.num_envs:
             raise ValueError(
                 f'options["tasks"] has {len(tasks)} entries: '
                 f"give one task (or None) for each of {self.num_envs}"
             )
-        return tasks
+        chosen = np.full(self.num_envs, None, dtype=object)
+        chosen[:] = tasks
+        return chosen
 
     def _check_tasks(self, tasks: Sequence[Task | None]) -> None:
         """Checks all before anything changes."""
@@ -272,115 +305,182 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _seed_one(self, index: int, seed: int | None) -> None:
         generator, self._np_random_seeds[index] = seeding.np_random(seed)
         self._uniforms.seed(index, generator)
-        self._streams[index].seed(self._np_random_seeds[index])
+        self._tasks.seed(index, self._np_random_seeds[index])
 
-    def _begin_episodes(self, indices: IntArray, tasks: Sequence[Task | None]) -> None:
-        if not indices.size:
+    def _begin_tasks(
+        self, drawn: IntArray, given: IntArray | None = None, chosen: Array | None = None
+    ) -> None:
+        """Gives new episodes their tasks, and compiles those that were not there before."""
+        rows = self._tasks.begin(drawn)
+        if given is not None and chosen is not None and given.size:
+            rows = np.concatenate([rows, self._tasks.begin_chosen(given, chosen[given].tolist())])
+        if not rows.size:
             return
-        self._begin_tasks(indices, tasks)
-        params = {name: param[indices] for name, param in self._params.items()}
-        states = self.family.initial(
-            params, self._uniforms.take(indices, self.family.n_reset_uniforms)
-        )
-        if self._states.shape[1:] != states.shape[1:] or len(self._states) != self.num_envs:
-            self._states = np.zeros((self.num_envs, *states.shape[1:]), states.dtype)
-        self._states[indices] = states
-        self._stages[indices] = 0
-        self._done[indices] = False
-        self._was_reset[indices] = True
-        self._last_rewards[indices] = self._returns[indices] = 0.0
-
-    def _begin_tasks(self, indices: IntArray, tasks: Sequence[Task | None]) -> None:
-        """The tasks of new episodes; one that goes on, as a pinned one does, is not compiled
-        again.
-        """
-        before = [self._streams[i].current for i in indices]
-        begun = [
-            self._streams[i].begin_episode(task) for i, task in zip(indices, tasks, strict=True)
-        ]
-        is_new = np.array([new is not old for new, old in zip(begun, before, strict=True)])
-        if not is_new.any():
-            return
-        new = [task for task, flag in zip(begun, is_new, strict=True) if flag]
-        params = self.family.compile(task_arrays(self.task_distribution, new))
+        params = self.family.compile(self._tasks.arrays[rows])
         if not self._params:
             self._params = {
                 name: np.zeros((self.num_envs, *p.shape[1:]), p.dtype) for name, p in params.items()
             }
         for name, param in params.items():
-            self._params[name][indices[is_new]] = param
-        self._task_ids[indices[is_new]] = [task_id(task) for task in new]
+            self._params[name][rows] = param
 
-    def _advance(self, actions: Array, ended: IntArray) -> tuple[FloatArray, BoolArray]:
-        """Steps the running sub-environments; those in `ended` (NEXT_STEP mode) begin anew
-        instead.
-        """
+    # Episodes
+
+    def _begin_episodes(self, rows: IntArray) -> None:
+        """First states, in the tasks that `_begin_tasks` gave."""
+        self._begin_states(rows)
+        self._done[rows] = False
+        if self._trials is not None:
+            self._trials.begin(rows)
+
+    def _begin_states(self, rows: IntArray) -> None:
+        every = len(rows) == self.num_envs
+        params = self._params if every else {name: p[rows] for name, p in self._params.items()}
+        uniforms = self._uniforms.take(rows, self.family.n_reset_uniforms)
+        states = self.family.initial(params, uniforms)
+        if self._states.shape[1:] != states.shape[1:] or len(self._states) != self.num_envs:
+            self._states = np.zeros((self.num_envs, *states.shape[1:]), states.dtype)
+        self._states[rows] = states
+        self._stages[rows] = 0
+        if self._trials is not None or self.render_mode is not None:
+            self._returns[rows] = 0.0
+        if self.render_mode is not None:
+            self._last_rewards[rows] = 0.0
+            self._begin_paths(rows)
+
+    def _advance_all(self, actions: Array) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """Steps every sub-environment; rewards, terminated and truncated, of inner episodes."""
+        uniforms = self._uniforms.take_all(self.family.n_step_uniforms)
+        self._states, rewards, terminated = self.family.step(
+            self._params, self._states, self._stages, actions, uniforms
+        )
+        self._stages = self._stages + 1
+        if self._trials is not None or self.render_mode is not None:
+            self._returns += rewards
+        if self.render_mode is not None:
+            self._note(actions, rewards)
+        return rewards, terminated, self._truncated(terminated)
+
+    def _advance_or_begin(self, actions: Array) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """In NEXT_STEP mode: steps the running sub-environments; the others begin anew instead."""
+        ended, running = np.flatnonzero(self._done), np.flatnonzero(~self._done)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
-        running = self._all if not ended.size else np.flatnonzero(~self._done)
-        every = not ended.size
-        params = (
-            self._params
-            if every
-            else {name: param[running] for name, param in self._params.items()}
-        )
-        uniforms = self._uniforms.take(running, self.family.n_step_uniforms)
-        states, rewards[running], terminated[running] = self.family.step(
-            params, self._states[running], self._stages[running], actions[running], uniforms
-        )
-        if every:
-            self._states = states
-        else:
-            self._states[running] = states
+        if running.size:
+            params = {name: param[running] for name, param in self._params.items()}
+            uniforms = self._uniforms.take(running, self.family.n_step_uniforms)
+            self._states[running], rewards[running], terminated[running] = self.family.step(
+                params, self._states[running], self._stages[running], actions[running], uniforms
+            )
         self._stages[running] += 1
-        self._last_actions, self._last_rewards = actions.copy(), rewards.copy()
-        self._returns = self._returns + rewards
-        self._begin_episodes(ended, [None] * len(ended))
-        return rewards, terminated
+        self._returns += rewards
+        truncated = self._truncated(terminated)
+        self._begin_tasks(ended)
+        self._begin_episodes(ended)
+        if self.render_mode is not None:
+            self._note(actions, rewards, running)
+        truncated[ended] = False
+        return rewards, terminated, truncated
 
-    def _autoreset(self, ended: IntArray) -> dict[str, Any]:
-        """The infos of a step; in SAME_STEP mode the episodes that ended now begin anew."""
-        finished = np.flatnonzero(self._done)
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not finished.size:
-            infos = self._infos()
-            self._add_tasks(infos, ended)
-            return infos
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        observations = self._observations()
-        for i in finished:
-            final_obs[i] = observations[i]
-        final_info = self._infos(self._done)
-        done = self._done.copy()
-        self._begin_episodes(finished, [None] * len(finished))
-        infos = self._infos()
-        self._add_tasks(infos, finished)
-        return infos | {
+    def _truncated(self, terminated: BoolArray) -> BoolArray:
+        truncated = self._stages >= self._limit
+        if self.max_episode_steps is None or self.family.horizon < self.max_episode_steps:
+            return truncated & ~terminated
+        # As in TimeLimit, the step that terminates at the limit is truncated, too.
+        return truncated
+
+    def _begin_anew(self) -> tuple[Array, dict[str, Any]]:
+        """In SAME_STEP mode: the observations and infos of a step that ended some episodes."""
+        rows, done = np.flatnonzero(self._done), self._done.copy()
+        final_obs, final_info = _as_objects(self._shown(), rows), self._infos(done)
+        self._begin_tasks(rows)
+        self._begin_episodes(rows)
+        self._has_ended = False
+        return self._shown(), self._infos() | {
             "final_obs": final_obs,
             "_final_obs": done,
             "final_info": final_info,
             "_final_info": done.copy(),
         }
 
+    def _continue_trials(
+        self, rewards: FloatArray, terminated: BoolArray, truncated: BoolArray
+    ) -> tuple[BoolArray, BoolArray]:
+        """Begins the next episodes of trials; terminated and truncated, of trials."""
+        trials = self._trials
+        assert trials is not None
+        over = trials.end_episodes(rewards, terminated, truncated, self._returns, self._stages)
+        rows = trials.continuing
+        if rows.size:
+            finals = self._observations()[rows]
+            self._begin_states(rows)
+            trials.keep(finals, self._observations()[rows])
+        return over, np.zeros(self.num_envs, dtype=np.bool_)
+
+    # What is shown
+
     def _observations(self) -> Array:
         return self.family.observe(self._states, self._stages)
 
-    def _infos(self, mask: NDArray[np.bool_] | None = None) -> dict[str, Any]:
-        infos = {"task_id": self._task_ids.copy(), **self.family.infos(self._states, self._stages)}
-        present = self._was_reset if mask is None else mask
-        return infos | {f"_{name}": present.copy() for name in infos}
+    def _shown(self) -> Array:
+        if self._trials is None:
+            return self._observations()
+        return self._trials.shown(self._observations())
 
-    def _add_tasks(self, infos: dict[str, Any], indices: IntArray) -> None:
-        if not len(indices):
-            return
-        infos["task"], infos["_task"] = (
-            np.full(self.num_envs, None, dtype=object),
-            np.zeros(self.num_envs, np.bool_),
+    def _infos(self, mask: BoolArray | None = None) -> dict[str, Any]:
+        infos = {"task_id": self._tasks.ids.copy(), **self.family.infos(self._states, self._stages)}
+        present = (self._was_reset if mask is None else mask).copy()
+        infos |= {f"_{name}": present for name in infos}
+        return infos if self._trials is None else infos | self._trials.infos(present)
+
+    def _view(self, i: int, observations: Array, masks: Array | None) -> View:
+        return View(
+            observations[i],
+            int(self._stages[i]),
+            None if self._stages[i] == 0 else self._last_actions[i],
+            float(self._last_rewards[i]),
+            float(self._returns[i]),
+            None if masks is None else masks[i].astype(np.bool_),
+            {name: param[i] for name, param in self._params.items()},
+            np.array(self._paths[i]),
         )
-        for i in indices:
-            infos["task"][i] = self._streams[i].current
-        infos["_task"][indices] = True
+
+    def _begin_paths(self, rows: IntArray) -> None:
+        observations = self._observations()
+        for i in rows.tolist():
+            self._paths[i] = [observations[i]]
+
+    def _note(self, actions: Array, rewards: FloatArray, rows: IntArray | None = None) -> None:
+        self._last_actions, self._last_rewards = actions.copy(), rewards.copy()
+        observations = self._observations()
+        for i in (self._all if rows is None else rows).tolist():
+            self._paths[i].append(observations[i])
 
     def _require_reset(self, name: str) -> None:
-        if not self._was_reset.all():
+        if not self._is_ready:
             raise gym.error.ResetNeeded(
                 f"there are no current states yet: call reset() before {name}()"
             )
+
+
+def _time_limit(max_episode_steps: Any, episodes_per_trial: Any, horizon: int) -> int:
+    """Steps after which an episode is truncated."""
+    if max_episode_steps is None:
+        return horizon
+    check_counts(max_episode_steps=max_episode_steps)
+    if episodes_per_trial is not None:
+        raise ValueError(
+            f"max_episode_steps={max_episode_steps} would cut trials of {episodes_per_trial=}: "
+            "give the family's own horizon instead"
+        )
+    return min(int(max_episode_steps), horizon)
+
+
+def _as_objects(values: Array, rows: IntArray) -> Array:
+    """An array of objects with the rows' values in it, `None` elsewhere."""
+    objects = np.full(len(values), None, dtype=object)
+    if values.ndim == 1:
+        objects[rows] = list(values[rows])  # scalars of NumPy, as `SyncVectorEnv` has them
+        return objects
+    for i in rows.tolist():
+        objects[i] = values[i]
+    return objects

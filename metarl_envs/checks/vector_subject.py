@@ -231,6 +231,16 @@ def require_same_rows(
         require_same_infos(left.infos, right.infos, where, f"{message}, step {index}")
 
 
+def without_new_tasks(rollout: Sequence[VectorStep]) -> list[VectorStep]:
+    """The rollout, where infos name the tasks of its first step only."""
+    first, *rest = rollout
+    names = ("task", "_task")
+    return [first] + [
+        step._replace(infos={name: step.infos[name] for name in step.infos if name not in names})
+        for step in rest
+    ]
+
+
 def require_same_infos(
     first: dict[str, Any], second: dict[str, Any], rows: Sequence[int], message: str
 ) -> None:

@@ -19,6 +19,7 @@ def belief_mdp(
     *,
     max_episode_steps: int | None = None,
     reset_mode: ResetMode = "true_start",
+    observe_transitions: bool = True,
     reward_scale: float = 1.0,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> AnyEnv:
@@ -31,6 +32,7 @@ def belief_mdp(
     :param episodes_per_trial: inner episodes per trial (K)
     :param max_episode_steps: time limit of an inner episode, on top of any that the env has
     :param reset_mode: see :class:`Trial`
+    :param observe_transitions: whether to apply ``ObserveTransition``
     :param reward_scale: see :class:`ObserveTransition`
     :param env_kwargs: arguments of ``gymnasium.make`` where ``env`` is an id
     """
@@ -47,4 +49,5 @@ def belief_mdp(
         env = gym.wrappers.TimeLimit(env, max_episode_steps)
     env = Trial(env, episodes_per_trial, reset_mode=reset_mode)
     fixed = env.has_wrapper_attr("task_mode") and env.get_wrapper_attr("task_mode") == "fixed"
-    return ObserveTransition(env if fixed else ResampleTask(env), reward_scale=reward_scale)
+    env = env if fixed else ResampleTask(env)
+    return ObserveTransition(env, reward_scale=reward_scale) if observe_transitions else env

@@ -28,18 +28,13 @@ class ObserveTransition(TaskWrapper):
     """
 
     def __init__(self, env: AnyEnv, *, reward_scale: float = 1.0) -> None:
-        if not (np.isfinite(reward_scale) and reward_scale > 0):
-            raise ValueError(f"reward_scale={reward_scale} must be positive and finite")
+        check_reward_scale(reward_scale)
         RecordConstructorArgs.__init__(self, reward_scale=reward_scale)
         super().__init__(env)
         self.reward_scale = reward_scale
-        inner = _flat_box(env.observation_space, "observation")
-        action = _flat_box(env.action_space, "action")
-        reward = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
-        done = gym.spaces.Box(0.0, 1.0, (1,), np.float64)
-        boxes = {"observation": inner, "action": action, "reward": reward, "done": done}
-        self.observation_space = _join(list(boxes.values()), _float_dtype(inner))
-        self.observation_layout = _layout({name: box.shape[0] for name, box in boxes.items()})
+        self.observation_space, self.observation_layout = transition_box(
+            env.observation_space, env.action_space
+        )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -113,6 +108,30 @@ class ObserveTask(TaskWrapper):
             return {**observation, self.key: array.copy()}
         flat = np.asarray(flatten(self.env.observation_space, observation))
         return np.concatenate([flat, array]).astype(self.observation_space.dtype)
+
+
+def transition_box(
+    observation_space: gym.Space[Any], action_space: gym.Space[Any]
+) -> tuple[gym.spaces.Box, dict[str, slice]]:
+    """What :class:`ObserveTransition` shows, and where in it observation, action, reward and done
+    are.
+
+    :param observation_space: of the env inside
+    :param action_space: of the env inside
+    """
+    inner = _flat_box(observation_space, "observation")
+    action = _flat_box(action_space, "action")
+    reward = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    done = gym.spaces.Box(0.0, 1.0, (1,), np.float64)
+    boxes = {"observation": inner, "action": action, "reward": reward, "done": done}
+    space = _join(list(boxes.values()), _float_dtype(inner))
+    return space, _layout({name: box.shape[0] for name, box in boxes.items()})
+
+
+def check_reward_scale(reward_scale: float) -> None:
+    """``ValueError`` where ``reward_scale`` is no positive finite number."""
+    if not (np.isfinite(reward_scale) and reward_scale > 0):
+        raise ValueError(f"reward_scale={reward_scale} must be positive and finite")
 
 
 def _flat_box(space: gym.Space[Any], name: str) -> gym.spaces.Box:

@@ -55,6 +55,13 @@ class ResampleTask(TaskWrapper):
         self.tasks = listed
         self.order = order
         self._pinned = False
+        # An env that draws a new task at every reset already does what is asked for.
+        self._env_resamples = (
+            listed is None
+            and n_episodes == 1
+            and env.has_wrapper_attr("task_mode")
+            and env.get_wrapper_attr("task_mode") == "resample"
+        )
         self._task: Task | None = None
         self._n_started = self._n_drawn = 0
         self._start_stream(np.random.SeedSequence())
@@ -71,7 +78,11 @@ class ResampleTask(TaskWrapper):
         """Start an episode, on a new task where a block of ``n_episodes`` begins."""
         if seed is not None:
             self._start_stream(np.random.SeedSequence(seed, spawn_key=(_RESAMPLE_STREAM,)))
-        if self._is_pinned() or (options is not None and options.get("task") is not None):
+        if (
+            self._env_resamples
+            or self._is_pinned()
+            or (options is not None and options.get("task") is not None)
+        ):
             return self.env.reset(seed=seed, options=options)
         if self._task is None or self._n_started >= self.n_episodes:
             self._task, self._n_started = self._draw(), 0

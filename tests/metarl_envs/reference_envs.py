@@ -190,3 +190,11 @@ class ReferenceVectorEnv(gym.vector.VectorEnv):
 
     def sample_tasks(self, n: int, *, seed: int | None = None, split: str = "train") -> list[Task]:
         return self.singles[0].sample_tasks(n, seed=seed, split=split)
+
+
+def without_new_tasks(step):
+    """A step of a vector env without the tasks that autoresets drew: only `SyncVectorEnv` names
+    them.
+    """
+    *rest, infos = step
+    return (*rest, {name: infos[name] for name in infos if name not in ("task", "_task")})

@@ -590,10 +590,11 @@ class ReusesItsArrays(ReferenceVectorEnv):
         self.envs.copy = False
 
 
-class NamesNoNewTasks(ReferenceVectorEnv):
-    def step(self, actions: Any) -> Any:
-        *result, infos = super().step(actions)
-        return *result, {name: infos[name] for name in infos if name not in ("task", "_task")}
+class NamesNoTasks(ReferenceVectorEnv):
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        observations, infos = super().reset(seed=seed, options=options)
+        named = ("task", "_task")
+        return observations, {name: infos[name] for name in infos if name not in named}
 
 
 class TinyError(ReferenceVectorEnv):
@@ -736,7 +737,7 @@ BROKEN_VECTOR = {
     "spaces_are_batched": [UnbatchedSpace],
     "results_are_arrays": [ListsInInfos, Float32Rewards],
     "results_are_not_overwritten": [ReusesItsArrays],
-    "infos_name_the_tasks": [NamesNoNewTasks],
+    "infos_name_the_tasks": [NamesNoTasks],
     "vector_env_equals_single_envs": [TinyError, DropsFinalObs],
     "same_seed_gives_the_same_rollout": [RandomNoise, IgnoresListsOfSeeds],
     "sub_environments_are_independent": [SharedRewards],

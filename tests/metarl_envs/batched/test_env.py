@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl_envs import FAMILIES
 
-IDS = [env_id for env_id, row in FAMILIES.items() if ".tabular." in row.entry_point]
+IDS = [env_id for env_id in FAMILIES if "Recommendation" in env_id or "Inverse" in env_id]
 ID = "metarl/RecommendationSmall-v0"
 
 

@@ -8,7 +8,7 @@ from metarl_envs import FAMILIES
 from metarl_envs.batched.family import View
 from metarl_envs.batched.rendering import canvas, describe, draw_text, text_image, text_size
 
-IDS = [env_id for env_id, row in FAMILIES.items() if ".tabular." in row.entry_point]
+IDS = [env_id for env_id in FAMILIES if "Recommendation" in env_id or "Inverse" in env_id]
 
 
 def frames(env_id, mode, n_steps):

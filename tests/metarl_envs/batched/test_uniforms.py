@@ -4,7 +4,7 @@ from metarl_envs.batched.uniforms import UniformBuffers
 
 
 def test_blocks_give_the_numbers_of_single_calls():
-    buffers = UniformBuffers(3, block=8)
+    buffers = UniformBuffers(3, 8, np.random.default_rng)
     for i in range(3):
         buffers.seed(i, np.random.default_rng(i))
     singles = [np.random.default_rng(i) for i in range(3)]
@@ -19,7 +19,7 @@ def test_blocks_give_the_numbers_of_single_calls():
 
 
 def test_seeding_forgets_the_numbers_drawn_ahead():
-    buffers = UniformBuffers(1, block=8)
+    buffers = UniformBuffers(1, 8, np.random.default_rng)
     buffers.seed(0, np.random.default_rng(0))
     first = buffers.take(np.array([0]), 3)
     buffers.seed(0, np.random.default_rng(0))

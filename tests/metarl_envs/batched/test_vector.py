@@ -7,8 +7,9 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 
 from metarl_envs import FAMILIES
+from tests.metarl_envs.reference_envs import without_new_tasks
 
-IDS = [env_id for env_id, row in FAMILIES.items() if ".tabular." in row.entry_point]
+IDS = [env_id for env_id in FAMILIES if "Recommendation" in env_id or "Inverse" in env_id]
 ID = "metarl/RecommendationSmall-v0"
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -33,6 +34,8 @@ def random_actions(env, n_steps, seed=0):
 
 
 def assert_same(one, other):
+    if len(one) == 5:
+        one, other = without_new_tasks(one), without_new_tasks(other)
     for left, right in zip(one, other, strict=True):
         assert data_equivalence(left, right, exact=True), (left, right)
 
@@ -125,7 +128,8 @@ def test_tasks_of_one_episode_do_not_stay():
     assert vector.get_tasks()[:2] == [a, b] == infos["task"][:2].tolist()
     for _ in range(3):
         *_, infos = vector.step([0, 1, 2])
-    assert infos["_task"].all() and not set(vector.get_tasks()) & {a, b}
+    assert infos["_final_obs"].all() and "task" not in infos
+    assert not set(vector.get_tasks()) & {a, b}
     vector.reset(options={"task": a})
     assert vector.get_tasks() == [a] * 3
 
