@@ -135,10 +135,10 @@ class Trials:
         layout = self.observation_layout
         shape = len(observations), layout["done"].stop
         shown = np.zeros(shape, dtype=self.observation_space.dtype)
-        _write(shown, layout["action"].start, self.action_space, self._actions)
-        shown[:, layout["reward"].start] = self.reward_scale * self._rewards
-        shown[:, layout["done"].start] = self._has_ended
-        if self._is_new.any():
+        if not self._is_new.all():
+            _write(shown, layout["action"].start, self.action_space, self._actions)
+            shown[:, layout["reward"].start] = self.reward_scale * self._rewards
+            shown[:, layout["done"].start] = self._has_ended
             shown[self._is_new] = 0
         _write(shown, 0, self.inner_space, observations)
         return shown
@@ -158,14 +158,14 @@ class Trials:
         infos |= {"inner_episode": inner, "_inner_episode": ended.copy()}
         is_true_start = self.reset_mode == "true_start"
         name = "inner_final_obs" if is_true_start else "start_obs"
-        rows = np.flatnonzero(present[self._rows])
+        is_shown = present[self._rows]
+        rows = self._rows[is_shown]
         if rows.size:
-            values = self._finals if is_true_start else self._starts
-            objects, mask = np.full(len(present), None, dtype=object), np.zeros_like(present)
-            for i, row in zip(rows.tolist(), self._rows[rows].tolist(), strict=True):
-                objects[row] = values[i]
-            mask[self._rows[rows]] = True
-            infos |= {name: objects, f"_{name}": mask}
+            values = (self._finals if is_true_start else self._starts)[is_shown]
+            kept = np.zeros((len(present), *values.shape[1:]), values.dtype)
+            mask = np.zeros_like(present)
+            kept[rows], mask[rows] = values, True
+            infos |= {name: kept, f"_{name}": mask}
         return infos
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from metarl_envs.wrappers.base import AnyEnv
+from metarl_envs.wrappers.base import AnyEnv, require_count
 from metarl_envs.wrappers.observing import ObserveTransition
 from metarl_envs.wrappers.resampling import ResampleTask
 from metarl_envs.wrappers.trial import ResetMode, Trial
@@ -36,6 +36,7 @@ def belief_mdp(
     :param reward_scale: see :class:`ObserveTransition`
     :param env_kwargs: arguments of ``gymnasium.make`` where ``env`` is an id
     """
+    require_count(episodes_per_trial, "episodes_per_trial")
     if isinstance(env, str):
         env = gym.make(env, **dict(env_kwargs or {}))
     elif env_kwargs:
