@@ -21,8 +21,6 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Split = Literal["train", "test"]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
 
 @runtime_checkable
 class Task(Protocol):
@@ -66,23 +64,37 @@ def task_id(task: Task) -> int:
 def task_ids(class_name: str, arrays: np.ndarray) -> IntArray:
     """The `task_id` of M tasks of one class, (M,).
 
-    Every number is mixed with its position by the finaliser of SplitMix64 (Steele, Lea and Flood,
-    2014, https://doi.org/10.1145/2660193.2660195), the sum of them and a hash of the name again.
+    A multilinear hash of mixed numbers, mixed again with a hash of the name; shifts and multiplier
+    are those of SplitMix64 (Steele, Lea and Flood, 2014,
+    https://doi.org/10.1145/2660193.2660195).
 
     :param class_name: `__qualname__` of the class
     :param arrays: (M, task_dim)
     """
     # Adding 0.0 turns -0.0, which compares equal to 0.0, into 0.0.
-    bits = (np.ascontiguousarray(arrays, dtype=np.float64) + 0.0).view(np.uint64)
-    positions = np.arange(1, bits.shape[1] + 1, dtype=np.uint64) * _GOLDEN
-    total = _mixed(bits + positions).sum(axis=1, dtype=np.uint64)
-    return (_mixed(total + _name_hash(class_name)) >> np.uint64(11)).astype(np.int64)
+    words = (np.ascontiguousarray(arrays, dtype=np.float64) + 0.0).view(np.uint64)
+    # Numbers like 1.0 have their bits at the top, where a product loses them: bring them down.
+    words ^= words >> np.uint64(32)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(29)
+    words *= _multipliers(words.shape[1])
+    return _mixed(words.sum(axis=1, dtype=np.uint64) + _name_hash(class_name))
 
 
-def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+@cache
+def _multipliers(n: int) -> NDArray[np.uint64]:
+    """Odd numbers without pattern, the same everywhere, (n,)."""
+    digests = (hashlib.blake2b(i.to_bytes(8, "little"), digest_size=8).digest() for i in range(n))
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64) | np.uint64(1)
+
+
+def _mixed(words: NDArray[np.uint64]) -> IntArray:
+    """53 bits of each word that depend on all of its bits."""
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    return (words >> np.uint64(11)).astype(np.int64)
 
 
 @cache

@@ -67,6 +67,86 @@ _ROWS = (
         "tabular.inverse_bellman:InverseBellman",
         "Finite MDPs whose optimal Q-function is linear with exactly Gaussian parameters",
     ),
+    _row(
+        "metarl/FrozenLakeHoles-v0",
+        "tabular.frozen_lake:FrozenLakeHoles",
+        "Gymnasium's 4x4 FrozenLake, not slippery, with a random map for each task",
+    ),
+    _row(
+        "metarl/FrozenLakeReward-v0",
+        "tabular.frozen_lake:FrozenLakeReward",
+        "A 4x4 lake without holes on which other tiles cost in each task",
+    ),
+    _row(
+        "metarl/FrozenLakeSlip-v0",
+        "tabular.frozen_lake:FrozenLakeSlip",
+        "Gymnasium's own 4x4 FrozenLake; tasks are how slippery it is",
+    ),
+    _row(
+        "metarl/FrozenLakeGoal-v0",
+        "tabular.frozen_lake:FrozenLakeGoal",
+        "Gymnasium's own 4x4 FrozenLake, not slippery, with the goal anywhere",
+    ),
+    _row(
+        "metarl/PointGoal-v0",
+        "navigation:PointGoal",
+        "A point in the plane finds a goal near the start, by its distance (MAML's navigation)",
+    ),
+    _row(
+        "metarl/PointRobot-v0",
+        "navigation:PointRobot",
+        "The same with starts all over a square of goals and 20 steps (PEARL's point robot)",
+    ),
+    _row(
+        "metarl/SparsePointGoal-v0",
+        "navigation:SparsePointGoal",
+        "The goal lies on a half circle and is felt nearby only (PEARL's sparse point robot)",
+    ),
+    _row(
+        "metarl/PointCorner-v0",
+        "navigation:PointCorner",
+        "Which of four corners is the goal is felt in its own quadrant only (after ProMP)",
+    ),
+    _row(
+        "metarl/PointWind-v0",
+        "navigation:PointWind",
+        "A known goal in an unknown wind: tasks differ in their dynamics",
+    ),
+    _row(
+        "metarl/BernoulliBandit-v0",
+        "tabular.bandit:BernoulliBandit",
+        "5 arms with unknown success probabilities and a budget of 10 pulls",
+    ),
+    _row(
+        "metarl/GaussianBandit-v0",
+        "tabular.bandit:GaussianBandit",
+        "5 arms with unknown mean rewards, Gaussian noise and a budget of 500 pulls",
+    ),
+    _row(
+        "metarl/RandomMDP-v0",
+        "tabular.random_mdp:RandomMDP",
+        "10 states and 5 actions with random transitions and mean rewards; 10 steps",
+    ),
+    _row(
+        "metarl/GridGoal-v0",
+        "tabular.gridworld:GridGoal",
+        "A hidden goal on a 5 x 5 grid that pays every step spent on it (after VariBAD)",
+    ),
+    _row(
+        "metarl/DarkRoom-v0",
+        "tabular.gridworld:DarkRoom",
+        "An invisible goal in a 9 x 9 room (after Algorithm Distillation)",
+    ),
+    _row(
+        "metarl/DarkKeyToDoor-v0",
+        "tabular.gridworld:DarkKeyToDoor",
+        "An invisible key in a 9 x 9 room, and the invisible door that it opens",
+    ),
+    _row(
+        "metarl/TMaze-v0",
+        "tabular.t_maze:TMaze",
+        "Go and look at a cue, then turn to its side at the end of a corridor of length 10",
+    ),
 )
 
 FAMILIES: Mapping[str, FamilyRow] = MappingProxyType({row.id: row for row in _ROWS})

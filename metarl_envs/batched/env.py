@@ -18,28 +18,6 @@ from metarl_envs.distributions import TaskMode, TaskStream, check_task
 from metarl_envs.wrappers.belief import belief_mdp
 from metarl_envs.wrappers.trial import ResetMode
 
-# What an environment hands on from its family, where the family has it (see `LinearQEnv` and
-# `ExactEnv` in core.py).
-FAMILY_MEMBERS = (
-    "n_stages",
-    "n_features",
-    "n_feature_blocks",
-    "features",
-    "stages",
-    "stage_observations",
-    "optimal_returns",
-    "optimal_return",
-    "policy_returns",
-    "myopic_returns",
-    "q_prior",
-    "n_states",
-    "n_actions",
-    "finite_mdp",
-    "finite_mdps",
-    "optimal_action",
-)
-
-
 def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int, ...]) -> Array:
     """`actions` as an array (*batch_shape, *action_shape), or `ValueError` where one lies outside
     `space`.
@@ -105,7 +83,8 @@ def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> F
 
 
 def hand_on_family(env: Any, family: Family) -> None:
-    """Gives an environment the spaces' owner, its task distribution and the members its family has.
+    """Gives an environment its family, the task distribution, and all that the family has beyond
+    `Family`: `optimal_return`, `features`, `finite_mdp`, sizes, ...
 
     They become attributes of the instance: so `hasattr(env, "features")` tells the truth, and
     `isinstance` with the protocols of core.py holds on every Python version (3.12 and later do not
@@ -113,8 +92,9 @@ def hand_on_family(env: Any, family: Family) -> None:
     """
     env.family = family
     env.task_distribution = family.task_distribution
-    for name in FAMILY_MEMBERS:
-        if hasattr(family, name):
+    known = {*dir(Family), *Family.__annotations__, *dir(type(env))}
+    for name in dir(family):
+        if not name.startswith("_") and name not in known and hasattr(family, name):
             setattr(env, name, getattr(family, name))
 
 
@@ -337,6 +317,7 @@ class FamilyEnv(gym.Env[Any, Any]):
             *self._last,
             None if mask is None else mask.astype(np.bool_),
             {name: param[0] for name, param in self._params.items()},
+            self._states[0],
             np.array(self._path),
         )
         return (

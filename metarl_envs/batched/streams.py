@@ -55,7 +55,10 @@ class TaskStreams:
         self._kept = self.arrays.copy() if task_mode == "fixed" else np.empty((0, size))
         flags = np.zeros((4, n_envs), dtype=np.bool_)
         self._has_task, self._is_pinned, self._has_kept, self._is_settled = flags
+        self._n_pinned = 0
         self._class_name: str | None = None
+        # Asked once: looking a protocol up takes longer than drawing a hundred tasks.
+        self._batch = distribution if isinstance(distribution, BatchTaskDistribution) else None
         n_uniforms = getattr(distribution, "n_uniforms", 1)
         self._uniforms = UniformBuffers(n_envs, n_uniforms, partial(task_rng, key=EPISODE_KEY))
 
@@ -67,6 +70,7 @@ class TaskStreams:
 
     def pin(self, index: int, task: Task | None) -> None:
         """Pins a (checked) task from the next episode on, or unpins with `None`."""
+        self._n_pinned += int(task is not None) - int(self._is_pinned[index])
         self._pinned[index], self._is_pinned[index] = task, task is not None
         self._is_settled[index] = False
 
@@ -80,6 +84,9 @@ class TaskStreams:
 
         :param rows: whose episodes begin
         """
+        if self.task_mode == "resample" and not self._n_pinned:
+            self._draw(rows)
+            return rows
         rows = rows[~self._is_settled[rows]]
         if not rows.size:
             return rows
@@ -126,12 +133,14 @@ class TaskStreams:
     def _draw(self, rows: IntArray) -> None:
         if not rows.size:
             return
-        if isinstance(self.distribution, BatchTaskDistribution):
-            n = self.distribution.n_uniforms
-            arrays = self.distribution.arrays_from_uniforms(
-                lambda chosen: self._uniforms.take(rows[chosen], n), len(rows)
+        if self._batch is not None:
+            n = self._batch.n_uniforms
+            self._set_arrays(
+                rows,
+                self._batch.arrays_from_uniforms(
+                    lambda chosen: self._uniforms.take(rows[chosen], n), len(rows)
+                ),
             )
-            self._set_arrays(rows, arrays)
         else:
             drawn = _no_tasks(len(rows))
             for position, i in enumerate(rows.tolist()):

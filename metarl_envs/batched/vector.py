@@ -441,6 +441,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             float(self._returns[i]),
             None if masks is None else masks[i].astype(np.bool_),
             {name: param[i] for name, param in self._params.items()},
+            self._states[i],
             np.array(self._paths[i]),
         )
 
@@ -477,7 +478,7 @@ def _time_limit(max_episode_steps: Any, episodes_per_trial: Any, horizon: int) -
 
 def _as_objects(values: Array, rows: IntArray) -> Array:
     """An array of objects with the rows' values in it, `None` elsewhere."""
-    objects = np.full(len(values), None, dtype=object)
+    objects = np.empty(len(values), dtype=object)  # `None`s
     if values.ndim == 1:
         objects[rows] = list(values[rows])  # scalars of NumPy, as `SyncVectorEnv` has them
         return objects

@@ -104,7 +104,10 @@ def features_are_pure_and_complete(subject: Subject) -> None:
 
 
 def action_masks_agree_with_infos(subject: Subject) -> None:
-    """``action_masks()`` is ``info["action_mask"]``, and some action is allowed at every step."""
+    """``action_masks()`` is ``info["action_mask"]``, and some action is allowed at every step.
+
+    Where infos have no mask, every action is allowed.
+    """
     env = subject.make()
     if not env.has_wrapper_attr("action_masks"):
         raise NotApplicableError("the env has no action_masks")
@@ -118,7 +121,8 @@ def action_masks_agree_with_infos(subject: Subject) -> None:
         current = masks()
         require(current.dtype == np.bool_, f"action_masks() has dtype {current.dtype}, not bool")
         named = row.info.get("action_mask")
-        require(named is not None, 'info has no "action_mask"')
+        require(named is not None or current.all(), 'info has no "action_mask", but masks forbid')
+        named = current if named is None else named
         require(np.array_equal(current, np.asarray(named, bool)), "info and action_masks() differ")
         require(current.any(), "no action is allowed in the middle of an episode")
         if not wrapped:

@@ -11,6 +11,7 @@ import numpy as np
 from metarl_envs.checks.subject import (
     AnyEnv,
     NotApplicableError,
+    OptimalPlayer,
     Player,
     Step,
     Subject,
@@ -175,16 +176,19 @@ def observations_lie_in_the_space(subject: Subject) -> None:
 
 
 def different_tasks_differ(subject: Subject) -> None:
-    """Two different tasks differ in a reward or a transition on some seeded rollout."""
+    """Two different tasks differ in a reward or a transition on some seeded rollout.
+
+    Random actions may never come near to what is rare, so envs with ``optimal_action(task,
+    observation)`` are also played by it.
+    """
     tasks = subject.distinct_tasks(3)
     env = subject.make()
+    seeds = range(subject.seed, subject.seed + 30)
     for index, task in enumerate(tasks):
         for other in tasks[:index]:
             require(
-                any(
-                    _differ(env, task, other, seed)
-                    for seed in range(subject.seed, subject.seed + 30)
-                ),
+                any(_differ(env, task, other, seed) for seed in seeds)
+                or _differ_under_optimal_play(env, task, other, subject.seed),
                 f"{task} and {other} behave alike in 30 rollouts",
             )
 
@@ -307,6 +311,21 @@ def _agree(first: list[Step], second: list[Step]) -> bool:
 def _differ(env: AnyEnv, task: Task, other: Task, seed: int) -> bool:
     first, second = (rollout(env, seed=seed, task=each, n_steps=200) for each in (task, other))
     return not _agree(first, second)
+
+
+def _differ_under_optimal_play(env: AnyEnv, task: Task, other: Task, seed: int) -> bool:
+    """Whether the tasks differ while the optimal actions of one of them are played in both."""
+    if not env.has_wrapper_attr("optimal_action"):
+        return False
+    for known in (task, other):
+        players = [OptimalPlayer(env, seed, known) for _ in range(2)]
+        first, second = (
+            [player.reset(seed=seed, task=each), *player.play(200)]
+            for player, each in zip(players, (task, other), strict=True)
+        )
+        if not _agree(first, second):
+            return True
+    return False
 
 
 def _met_tasks(subject: Subject, seed: int | None) -> list[Task]:

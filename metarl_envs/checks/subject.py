@@ -72,9 +72,7 @@ class Subject:
     @cached_property
     def is_continuous(self) -> bool:
         """Whether draws from the task distribution never repeat."""
-        distribution: TaskDistribution = attribute(self.make(), "task_distribution")
-        rng = np.random.default_rng(self.seed)
-        return count_distinct(distribution.sample(rng) for _ in range(N_TASKS)) == N_TASKS
+        return draws_never_repeat(attribute(self.make(), "task_distribution"), self.seed)
 
     def distinct_tasks(self, n: int) -> list[Task]:
         """At most ``n`` different tasks of the family, and at least two."""
@@ -139,6 +137,20 @@ def count_distinct(tasks: Iterable[Task]) -> int:
     return len({array_of(task).tobytes() for task in tasks})
 
 
+def draws_never_repeat(distribution: TaskDistribution, seed: int) -> bool:
+    """Whether all of some draws differ, and are no integers: of many maps, say, few repeat, but
+    some do.
+
+    :param distribution: where tasks come from
+    :param seed: of the draws
+    """
+    rng = np.random.default_rng(seed)
+    tasks = [distribution.sample(rng) for _ in range(N_TASKS)]
+    arrays = np.array([array_of(task) for task in tasks])
+    are_integers = bool(np.all(arrays == np.round(arrays)))
+    return not are_integers and count_distinct(tasks) == N_TASKS
+
+
 def is_same(first: Any, second: Any) -> bool:
     """Whether two observations, infos, ... are equal bit for bit, in type too."""
     return data_equivalence(first, second, exact=True)
@@ -197,6 +209,27 @@ class Player:
     def action(self) -> Any:
         """The next action."""
         return random_action(self.space, self.last.info.get("action_mask"))
+
+
+class OptimalPlayer(Player):
+    """Plays the ``optimal_action`` of a task, within the action space, whatever task the env has.
+
+    :param env: an env with ``optimal_action(task, observation)``
+    :param seed: without effect
+    :param known: the task
+    """
+
+    def __init__(self, env: AnyEnv, seed: int, known: Task) -> None:
+        super().__init__(env, seed)
+        self.known = known
+        self.choose = attribute(env, "optimal_action")
+
+    def action(self) -> Any:
+        """The optimal action for what was observed last."""
+        action = self.choose(self.known, self.last.observation)
+        if isinstance(self.space, gym.spaces.Box):
+            return np.clip(action, self.space.low, self.space.high).astype(self.space.dtype)
+        return action
 
 
 def random_action(space: gym.Space[Any], mask: Any) -> Any:

@@ -19,13 +19,13 @@ from metarl_envs.checks.subject import (
     NotApplicableError,
     accepts,
     attribute,
-    count_distinct,
+    draws_never_repeat,
     is_same,
     random_action,
     require,
     same_task,
 )
-from metarl_envs.core import Task, TaskDistribution
+from metarl_envs.core import Task
 
 AnyVectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 N_ENVS = 4
@@ -79,9 +79,7 @@ class VectorSubject:
     @cached_property
     def is_continuous(self) -> bool:
         """Whether draws from the task distribution never repeat."""
-        distribution: TaskDistribution = attribute(self.make(), "task_distribution")
-        rng = np.random.default_rng(self.seed)
-        return count_distinct(distribution.sample(rng) for _ in range(N_TASKS)) == N_TASKS
+        return draws_never_repeat(attribute(self.make(), "task_distribution"), self.seed)
 
     def distinct_tasks(self, n: int) -> list[Task]:
         """``n`` tasks, different ones as far as the family has them, and at least two."""

@@ -35,7 +35,8 @@ class TaskVecEnv(VecEnv):
 
     `env_method("set_task", task, indices=i)`, `("get_task")` and `("action_masks")` are translated
     to the batched methods of `TaskVectorEnv`; any other method is called once and its result
-    repeated. Over a `SyncVectorEnv` they are those of the single sub-environments.
+    repeated. Over a `SyncVectorEnv` they are those of the single sub-environments. Infos of
+    episodes that autoresets began may lack `task`: `env_method("get_task")` gives it.
 
     :param vector_env: the env to adapt
     :param monitor: whether infos carry `episode` statistics, as SB3's `Monitor` writes them
@@ -97,9 +98,11 @@ class TaskVecEnv(VecEnv):
             infos[i]["TimeLimit.truncated"] = cut
         for i in np.flatnonzero(dones).tolist():
             self.reset_infos[i] = _without(
-                infos[i], "TimeLimit.truncated", "final_obs", "final_info"
+                infos[i], "TimeLimit.truncated", "final_obs", "final_info", "episode"
             )
             infos[i] = {
+                # Gymnasium's RecordEpisodeStatistics writes beside what the new episode tells.
+                **({"episode": infos[i]["episode"]} if "episode" in infos[i] else {}),
                 **infos[i].get("final_info", {}),
                 "TimeLimit.truncated": infos[i]["TimeLimit.truncated"],
                 "terminal_observation": infos[i]["final_obs"],

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 import pickle
 
 import numpy as np
@@ -256,3 +257,34 @@ def test_unpickled_and_copied_mdps_stay_read_only():
         for name in ("transitions", "rewards", "initial"):
             np.testing.assert_array_equal(getattr(twin, name), getattr(mdp, name))
             assert not getattr(twin, name).flags.writeable
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.95])
+def test_optimal_values_are_those_of_the_best_deterministic_policy(discount):
+    mdp = random_mdp((3,), n_states=4, n_actions=2, discount=discount)
+    policies = [np.eye(2)[list(p)] for p in itertools.product(range(2), repeat=4)]
+    best = np.max([policy_values(mdp, policy) for policy in policies], axis=0)
+    np.testing.assert_allclose(optimal_values(mdp), best, rtol=1e-12, atol=1e-12)
+
+
+def test_read_only_arrays_that_own_their_memory_are_not_copied():
+    locked, writeable = np.ones((1, 2, 1)), np.ones((1, 2, 1))
+    locked.flags.writeable = False
+    view = writeable[:]
+    view.flags.writeable = False
+    for array, is_shared in ((locked, True), (writeable, False), (view, False)):
+        mdp = FiniteMDP(array, np.zeros((1, 2)), [1.0])
+        assert np.shares_memory(mdp.transitions, array) == is_shared
+
+
+def test_shared_arrays_stay_shared_when_pickled():
+    single = random_mdp()
+    mdp = FiniteMDP(single.transitions, np.zeros((100, 7, 3)), single.initial, 0.5)
+    twin = pickle.loads(pickle.dumps(mdp))
+    assert twin.transitions.shape == (100, 7, 3, 7)
+    assert twin.transitions.strides[0] == 0
+
+
+def test_the_error_of_what_is_no_distribution_tells_entry_and_sum():
+    with pytest.raises(ValueError, match=r"transitions must be .* entry 0\.4 .* \[0\.8, 0\.8\]"):
+        FiniteMDP(np.full((2, 2, 2), 0.4), np.zeros((2, 2)), [0.5, 0.5])
