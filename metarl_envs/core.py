@@ -77,8 +77,7 @@ def task_ids(class_name: str, arrays: np.ndarray) -> IntArray:
     words ^= words >> np.uint64(32)
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= words >> np.uint64(29)
-    words *= _multipliers(words.shape[1])
-    return _mixed(words.sum(axis=1, dtype=np.uint64) + _name_hash(class_name))
+    return _mixed(words @ _multipliers(words.shape[1]) + _name_hash(class_name))
 
 
 @cache

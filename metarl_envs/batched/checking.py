@@ -54,7 +54,8 @@ def check_finite(**numbers: Any) -> None:
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
     """`ValueError` where `value` is none of a `Literal`'s values."""
-    if value not in get_args(choices):
+    # An array answers `in` with an array, or not at all.
+    if isinstance(value, np.ndarray) or value not in get_args(choices):
         raise ValueError(f"{name}={value!r} must be one of {get_args(choices)}")
 
 
@@ -136,4 +137,7 @@ def checked_policies(
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and isfinite(value)
+    try:
+        return isinstance(value, Real) and isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False

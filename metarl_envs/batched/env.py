@@ -15,8 +15,10 @@ from metarl_envs.batched.family import Array, Family, View
 from metarl_envs.batched.requests import check_trial_options
 from metarl_envs.core import BoolArray, FloatArray, Split, Task, TaskDistribution, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
+from metarl_envs.wrappers.base import TaskWrapper
 from metarl_envs.wrappers.belief import belief_mdp
 from metarl_envs.wrappers.trial import ResetMode
+
 
 def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int, ...]) -> Array:
     """`actions` as an array (*batch_shape, *action_shape), or `ValueError` where one lies outside
@@ -58,10 +60,10 @@ def _are_integers_of(space: gym.Space[Any], array: Array, shape: tuple[int, ...]
     """Whether nothing is left to check or to convert: the case that should cost nothing."""
     if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
         return False
-    if array.dtype != np.int64 or array.shape != shape or not array.flags.c_contiguous:
+    if array.dtype != np.int64 or array.shape != shape:
         return False
     # As unsigned numbers the negative ones are large: one comparison does for both bounds.
-    return bool(array.view(np.uint64).max(initial=0) < np.uint64(space.n))
+    return bool(array.view(np.uint64).max() < space.n)
 
 
 def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> Family:
@@ -75,6 +77,8 @@ def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> F
     if family is not None and arguments:
         raise TypeError(f"{sorted(arguments)} are arguments of a family, but family is given")
     if family is not None:
+        if not isinstance(family, Family):
+            raise TypeError(f"family={family!r} must be a metarl_envs.batched.Family")
         return family
     if family_class is None:
         raise TypeError(f"{type(env).__name__} has no family_class: give family=")
@@ -174,13 +178,18 @@ class FamilyEnv(gym.Env[Any, Any]):
         check_trial_options(episodes_per_trial, reset_mode, observe_transitions, reward_scale)
         if episodes_per_trial is None:
             return super().__new__(cls)
-        return belief_mdp(
+        env = belief_mdp(
             cls(**arguments),
             episodes_per_trial,
             reset_mode=reset_mode,
             observe_transitions=observe_transitions,
             reward_scale=reward_scale,
         )
+        layer: Any = env
+        while isinstance(layer, TaskWrapper):
+            layer.is_part_of_env = True
+            layer = layer.env
+        return env
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metarl_envs.core import BoolArray, FloatArray, IntArray, TaskDistribution
 
-Params = dict[str, NDArray[Any]]
+Params = Mapping[str, NDArray[Any]]
 Array = NDArray[Any]
 
 

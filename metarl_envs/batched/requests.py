@@ -4,31 +4,38 @@ Shapes: B sub-environments.
 """
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarl_envs.batched.checking import check_seed
-from metarl_envs.core import BoolArray, Task
+from metarl_envs.core import BoolArray, Task, TaskDistribution
+from metarl_envs.distributions import check_task
 
 
 def check_trial_options(
     episodes_per_trial: Any, reset_mode: Any, observe_transitions: Any, reward_scale: Any
 ) -> None:
-    """`ValueError` where an option of trials is given, but no trials are asked for.
+    """`ValueError` where an option of trials is given, but no trials are asked for, or is no flag.
 
     :param episodes_per_trial: K, or `None`
     :param reset_mode: see `metarl_envs.Trial`
     :param observe_transitions: whether observations carry the previous transition
     :param reward_scale: of the reward in them
     """
+    if not isinstance(observe_transitions, bool | np.bool_):
+        raise ValueError(f"observe_transitions={observe_transitions!r} must be True or False")
     options = {
         "reset_mode": (reset_mode, "true_start"),
         "observe_transitions": (observe_transitions, True),
         "reward_scale": (reward_scale, 1.0),
     }
     for name, (value, default) in options.items():
-        if episodes_per_trial is None and value != default:
+        # An array has no single truth value.
+        is_given = isinstance(value, np.ndarray) or value != default
+        if episodes_per_trial is None and is_given:
             raise ValueError(f"{name}={value!r} is for trials: give episodes_per_trial, too")
 
 
@@ -75,7 +82,7 @@ def checked_indices(indices: Any, n_tasks: int, num_envs: int) -> list[int]:
     :param n_tasks: tasks that there are
     :param num_envs: B
     """
-    where = list(range(num_envs)) if indices is None else [int(i) for i in indices]
+    where = list(range(num_envs)) if indices is None else _integers(indices)
     if n_tasks != len(where):
         raise ValueError(
             f"{n_tasks} tasks for {len(where)} sub-environments: give one task (or None) for each"
@@ -83,6 +90,40 @@ def checked_indices(indices: Any, n_tasks: int, num_envs: int) -> list[int]:
     if not all(0 <= i < num_envs for i in where):
         raise ValueError(f"indices={where} must lie in [0, num_envs={num_envs})")
     return where
+
+
+def checked_tasks(
+    distribution: TaskDistribution, options: dict[str, Any], num_envs: int
+) -> NDArray[np.object_]:
+    """The tasks that the options of a reset ask for, (B,) objects, `None` where they ask for none.
+
+    :param distribution: the family's distribution
+    :param options: of `reset`
+    :param num_envs: B
+    """
+    tasks = [options.get("task")] * num_envs
+    if "tasks" in options:
+        tasks = checked_list(options["tasks"], 'options["tasks"]')
+    check_optional_tasks(distribution, tasks if "tasks" in options else tasks[:1])
+    if len(tasks) != num_envs:
+        raise ValueError(
+            f'options["tasks"] has {len(tasks)} entries: '
+            f"give one task (or None) for each of {num_envs}"
+        )
+    chosen = np.full(num_envs, None, dtype=object)
+    chosen[:] = tasks
+    return chosen
+
+
+def check_optional_tasks(distribution: TaskDistribution, tasks: Iterable[Any]) -> None:
+    """An error for the first item that is neither `None` nor a task of the family.
+
+    :param distribution: the family's distribution
+    :param tasks: what the user handed in
+    """
+    for task in tasks:
+        if task is not None:
+            check_task(distribution, task)
 
 
 def checked_list(tasks: Any, name: str) -> list[Any]:
@@ -97,3 +138,11 @@ def checked_list(tasks: Any, name: str) -> list[Any]:
             "None in it stands for no task of its own"
         )
     return list(tasks)
+
+
+def _integers(indices: Any) -> list[int]:
+    """`indices` as integers, or `TypeError`: a mask would be read as indices 0 and 1."""
+    where = list(indices) if isinstance(indices, Iterable) else [None]
+    if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in where):
+        raise TypeError(f"indices={indices!r} must be a list of integers, not a mask")
+    return [int(i) for i in where]

@@ -3,6 +3,7 @@
 Shapes: B sub-environments, K episodes per trial, D numbers of an observation with transitions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -51,9 +52,10 @@ class Trials:
             self.observation_space, self.observation_layout = transition_box(
                 self.inner_space, self.action_space
             )
+            self._n_numbers = self.observation_layout["done"].stop
         self._index = np.zeros(n_envs, dtype=np.int64)
         # What the last step did.
-        self._is_new = np.ones(n_envs, dtype=np.bool_)
+        self._new = np.arange(n_envs)
         self._has_ended = np.zeros(n_envs, dtype=np.bool_)
         self._actions: Array = np.zeros((n_envs, *(self.action_space.shape or ())))
         self._rewards = np.zeros(n_envs)
@@ -70,7 +72,7 @@ class Trials:
     def begin(self, rows: IntArray) -> None:
         """Begins new trials."""
         self._index[rows] = 0
-        self._is_new[rows] = True
+        self._new = np.concatenate([self._new, rows])
         self._has_ended[rows] = False
 
     def begin_step(self, actions: Array) -> None:
@@ -78,8 +80,8 @@ class Trials:
 
         :param actions: of the step that begins, (B, *action_shape)
         """
-        self._is_new[:] = False
         self._actions = actions
+        self._new = self._new[:0]
         self._rows = self._rows[:0]
 
     def end_episodes(
@@ -106,21 +108,24 @@ class Trials:
             "k": self._index.copy(),
             "r": returns.copy(),
             "l": lengths.copy(),
-            "terminated": terminated.copy(),
-            "truncated": truncated.copy(),
+            "terminated": terminated,
+            "truncated": truncated,
         }
         self._index += self._has_ended
         over = self._has_ended & (self._index >= self.n_episodes)
-        self._rows = np.flatnonzero(self._has_ended & ~over)
+        self._rows = np.flatnonzero(self._has_ended ^ over)
         return over
 
-    def keep(self, finals: Array, starts: Array) -> None:
-        """Last observations of the episodes that ended, and first ones of those that follow.
+    def keep(self, finals: Array, observe: Callable[[], Array]) -> None:
+        """Keeps last observations of the episodes that ended in trials that go on, and first ones
+        of the episodes that follow.
 
-        :param finals: of the sub-environments `continuing`
-        :param starts: of the same
+        :param finals: observations before these began, (B, *obs_shape)
+        :param observe: gives the ones now, (B, *obs_shape)
         """
-        self._finals, self._starts = finals, starts
+        self._finals = finals
+        if self.reset_mode == "wasted_step":
+            self._starts = observe()
 
     def shown(self, observations: Array) -> Array:
         """What the agent sees, (B, D), or (B, *obs_shape) without transitions.
@@ -128,44 +133,60 @@ class Trials:
         :param observations: of the running episodes, (B, *obs_shape), fresh
         """
         if self.reset_mode == "wasted_step" and self._rows.size:
-            rows = ~self._is_new[self._rows]
-            observations[self._rows[rows]] = self._finals[rows]
+            rows = np.setdiff1d(self._rows, self._new, assume_unique=True)
+            observations[rows] = self._finals[rows]
         if not self.observe_transitions:
             return observations
-        layout = self.observation_layout
-        shape = len(observations), layout["done"].stop
-        shown = np.zeros(shape, dtype=self.observation_space.dtype)
-        if not self._is_new.all():
-            _write(shown, layout["action"].start, self.action_space, self._actions)
-            shown[:, layout["reward"].start] = self.reward_scale * self._rewards
-            shown[:, layout["done"].start] = self._has_ended
-            shown[self._is_new] = 0
+        if len(self._new) >= len(observations):
+            shown = np.zeros((len(observations), self._n_numbers), self.observation_space.dtype)
+        else:
+            shown = self._with_tail(self._actions, self._rewards, self._has_ended)
+            shown[self._new] = 0
         _write(shown, 0, self.inner_space, observations)
         return shown
 
-    def infos(self, present: BoolArray) -> dict[str, Any]:
+    def shown_last(self, observations: Array, rows: IntArray) -> Array:
+        """What the agent sees of trials that are over, (rows, D) or (rows, *obs_shape).
+
+        :param observations: their last ones, (rows, *obs_shape)
+        :param rows: which sub-environments
+        """
+        if not self.observe_transitions:
+            return observations
+        tail = self._actions[rows], self._rewards[rows], self._has_ended[rows]
+        shown = self._with_tail(*tail)
+        _write(shown, 0, self.inner_space, observations)
+        return shown
+
+    def _with_tail(self, actions: Array, rewards: FloatArray, has_ended: BoolArray) -> Array:
+        """Actions, rewards and done flags, after columns of zeros for the observations."""
+        layout = self.observation_layout
+        shown = np.zeros((len(rewards), self._n_numbers), self.observation_space.dtype)
+        _write(shown, layout["action"].start, self.action_space, actions)
+        shown[:, layout["reward"].start] = self.reward_scale * rewards
+        shown[:, layout["done"].start] = has_ended
+        return shown
+
+    def infos(self, present: BoolArray, mask: BoolArray | None = None) -> dict[str, Any]:
         """What `Trial` adds to infos, with Gymnasium's masks.
 
         :param present: which sub-environments the infos are of, (B,)
+        :param mask: the same where these are not all of them
         """
-        ended = self._has_ended & present
+        ended = self._has_ended.copy() if mask is None else self._has_ended & mask
         infos: dict[str, Any] = {"episode_done": ended, "_episode_done": present}
         if not ended.any():
             return infos
-        inner: dict[str, Any] = {}
-        for name, values in self._summary.items():
-            inner |= {name: np.where(ended, values, np.zeros((), values.dtype)), f"_{name}": ended}
-        infos |= {"inner_episode": inner, "_inner_episode": ended.copy()}
-        is_true_start = self.reset_mode == "true_start"
-        name = "inner_final_obs" if is_true_start else "start_obs"
-        is_shown = present[self._rows]
-        rows = self._rows[is_shown]
+        # As everywhere in Gymnasium's infos, the masks say which entries mean something.
+        inner = self._summary | {f"_{name}": ended for name in self._summary}
+        infos |= {"inner_episode": inner, "_inner_episode": ended}
+        rows = self._rows if mask is None else self._rows[mask[self._rows]]
         if rows.size:
-            values = (self._finals if is_true_start else self._starts)[is_shown]
-            kept = np.zeros((len(present), *values.shape[1:]), values.dtype)
-            mask = np.zeros_like(present)
-            kept[rows], mask[rows] = values, True
-            infos |= {name: kept, f"_{name}": mask}
+            is_true_start = self.reset_mode == "true_start"
+            name = "inner_final_obs" if is_true_start else "start_obs"
+            has_kept = np.zeros_like(ended)
+            has_kept[rows] = True
+            infos |= {name: self._finals if is_true_start else self._starts, f"_{name}": has_kept}
         return infos
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from metarl_envs.core import FloatArray, IntArray
 
 _MOST_NUMBERS = 2**22  # of all rows together: 32 MiB
-_LEAST_BLOCK, _MOST_BLOCK = 32, 256
+_LEAST_BLOCK, _MOST_BLOCK = 32, 512
 
 
 class UniformBuffers:
@@ -30,16 +30,20 @@ class UniformBuffers:
         self._make = generator
         self._generators: list[np.random.Generator | int | None] = [None] * n_envs
         self._buffer = np.empty((n_envs, self._block))
-        self._flat = self._buffer.reshape(-1)
+        self._rows, self._flat = list(self._buffer), self._buffer.reshape(-1)
         # Flat positions of the next number of each row, and of the end of its block.
         self._ends = self._block * np.arange(1, n_envs + 1)
         self._next = self._ends.copy()
         # Every row has at least so many numbers left.
         self._n_sure = 0
 
+    def __getstate__(self) -> dict[str, object]:
+        views = "_rows", "_flat"
+        return {name: value for name, value in self.__dict__.items() if name not in views}
+
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._flat = self._buffer.reshape(-1)  # pickle makes a copy of the view
+        self._rows, self._flat = list(self._buffer), self._buffer.reshape(-1)
 
     def seed(self, index: int, generator: np.random.Generator | int) -> None:
         """Starts row `index` from a generator, or from the seed of one."""
@@ -61,6 +65,8 @@ class UniformBuffers:
 
     def take_all(self, n: int) -> FloatArray:
         """The next `n` numbers of every row, (B, n)."""
+        if n == 0:
+            return np.empty((len(self._next), 0))
         if n > self._n_sure:
             self._fill(n)
         self._n_sure -= n
@@ -70,6 +76,8 @@ class UniformBuffers:
 
     def take(self, rows: IntArray, n: int) -> FloatArray:
         """The next `n` numbers of each of some rows, which are all different, (rows, n)."""
+        if n == 0:
+            return np.empty((len(rows), 0))
         if n > self._n_sure:
             self._fill(n, rows)
         self._n_sure -= n
@@ -90,17 +98,14 @@ class UniformBuffers:
         """
         n_left = self._ends - self._next
         short = np.flatnonzero(n_left < max(n, self._block // 2))
-        for row in short.tolist():
+        for row, n_kept in zip(short.tolist(), n_left[short].tolist(), strict=True):
             if self._generators[row] is not None:
-                self._top_up(row)
+                numbers = self._rows[row]
+                if n_kept:
+                    numbers[:n_kept] = numbers[self._block - n_kept :]
+                self.generator(row).random(out=numbers[n_kept:] if n_kept else numbers)
+                self._next[row] = self._ends[row] - self._block
         n_left = self._ends - self._next
         self._n_sure = int(n_left.min())
         wanted = n_left if rows is None else n_left[rows]
         assert wanted.min(initial=n) >= n, "a row gives numbers after it was seeded"
-
-    def _top_up(self, row: int) -> None:
-        numbers = self._buffer[row]
-        n_used = self._block - int(self._ends[row] - self._next[row])
-        numbers[: self._block - n_used] = numbers[n_used:]
-        self.generator(row).random(out=numbers[self._block - n_used :])
-        self._next[row] = self._ends[row] - self._block

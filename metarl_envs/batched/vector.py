@@ -3,7 +3,7 @@
 Shapes: B sub-environments, A actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -23,20 +23,39 @@ from metarl_envs.batched.env import (
     made_family,
     warn_no_render_mode,
 )
-from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.batched.family import Array, Family, Params
 from metarl_envs.batched.requests import (
+    check_optional_tasks,
     check_trial_options,
     checked_indices,
     checked_list,
     checked_mask,
     checked_seeds,
+    checked_tasks,
 )
 from metarl_envs.batched.streams import TaskStreams
 from metarl_envs.batched.trials import Trials
 from metarl_envs.batched.uniforms import UniformBuffers
+from metarl_envs.batched.views import ViewRecords
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Split, Task, TaskDistribution
-from metarl_envs.distributions import TaskMode, check_task
+from metarl_envs.distributions import TaskMode
 from metarl_envs.wrappers.trial import ResetMode
+
+
+class ParamRows(Mapping[str, Array]):
+    """Rows of params, gathered when they are asked for: most families begin without."""
+
+    def __init__(self, params: Params, rows: IntArray) -> None:
+        self._params, self._rows = params, rows
+
+    def __getitem__(self, name: str) -> Array:
+        return self._params[name][self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
 
 
 class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
@@ -130,11 +149,8 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._has_ended = False
         self._was_reset = np.zeros(self.num_envs, dtype=np.bool_)
         self._is_ready = False
-        self._returns = np.zeros(self.num_envs)
-        # What renderers show.
-        self._last_actions: Array = np.zeros(self.num_envs, dtype=np.int64)
-        self._last_rewards = np.zeros(self.num_envs)
-        self._paths: list[list[Array]] = [[] for _ in range(self.num_envs)]
+        self._returns = np.zeros(self.num_envs)  # only trials ask for them
+        self._records = None if render_mode is None else ViewRecords(self.num_envs)
 
     def reset(
         self,
@@ -152,7 +168,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         options = options or {}
         mask = checked_mask(options.get("reset_mask"), self.num_envs)
-        chosen = self._reset_tasks(options)
+        chosen = checked_tasks(self.task_distribution, options, self.num_envs)
         seeds = checked_seeds(seed, self.num_envs)
         rows = np.flatnonzero(mask)
         for i in rows.tolist():
@@ -192,14 +208,14 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"the episodes of sub-environments {np.flatnonzero(self._done).tolist()} are over: "
                 'call reset(options={"reset_mask": mask})'
             )
+        ended = self._done = terminated | truncated
         if self._trials is not None:
-            terminated, truncated = self._continue_trials(rewards, terminated, truncated)
-        self._done = terminated | truncated
+            terminated = self._done = self._trials.end_episodes(
+                rewards, terminated, truncated, self._returns, self._stages
+            )
+            truncated = np.zeros_like(terminated)
         self._has_ended = bool(self._done.any())
-        if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            observations, infos = self._begin_anew()
-        else:
-            observations, infos = self._shown(), self._infos()
+        observations, infos = self._follow(ended)
         return observations, rewards, terminated, truncated, infos
 
     def sample_tasks(
@@ -227,7 +243,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         tasks = checked_list(tasks, "tasks")
         where = checked_indices(indices, len(tasks), self.num_envs)
-        self._check_tasks(tasks)
+        check_optional_tasks(self.task_distribution, tasks)
         for i, task in zip(where, tasks, strict=True):
             self._tasks.pin(i, task)
 
@@ -276,31 +292,17 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             return None
         self._require_reset("render")
         draw = self.family.render_ansi if self.render_mode == "ansi" else self.family.render_rgb
-        observations, masks = self._observations(), self._infos().get("action_mask")
-        return tuple(draw(self._view(i, observations, masks)) for i in range(self.num_envs))
+        assert self._records is not None
+        shown = (
+            self._observations(),
+            self._stages,
+            self._infos().get("action_mask"),
+            self._params,
+            self._states,
+        )
+        return tuple(draw(self._records.view(i, *shown)) for i in range(self.num_envs))
 
     # Tasks
-
-    def _reset_tasks(self, options: dict[str, Any]) -> Array:
-        """The tasks that a reset asks for, (B,) objects, `None` where it asks for none."""
-        tasks = [options.get("task")] * self.num_envs
-        if "tasks" in options:
-            tasks = checked_list(options["tasks"], 'options["tasks"]')
-        self._check_tasks(tasks if "tasks" in options else tasks[:1])
-        if len(tasks) != self.num_envs:
-            raise ValueError(
-                f'options["tasks"] has {len(tasks)} entries: '
-                f"give one task (or None) for each of {self.num_envs}"
-            )
-        chosen = np.full(self.num_envs, None, dtype=object)
-        chosen[:] = tasks
-        return chosen
-
-    def _check_tasks(self, tasks: Sequence[Task | None]) -> None:
-        """Checks all before anything changes."""
-        for task in tasks:
-            if task is not None:
-                check_task(self.task_distribution, task)
 
     def _seed_one(self, index: int, seed: int | None) -> None:
         generator, self._np_random_seeds[index] = seeding.np_random(seed)
@@ -334,19 +336,19 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._trials.begin(rows)
 
     def _begin_states(self, rows: IntArray) -> None:
-        every = len(rows) == self.num_envs
-        params = self._params if every else {name: p[rows] for name, p in self._params.items()}
         uniforms = self._uniforms.take(rows, self.family.n_reset_uniforms)
-        states = self.family.initial(params, uniforms)
+        states = self.family.initial(self._params_of(rows), uniforms)
         if self._states.shape[1:] != states.shape[1:] or len(self._states) != self.num_envs:
             self._states = np.zeros((self.num_envs, *states.shape[1:]), states.dtype)
         self._states[rows] = states
         self._stages[rows] = 0
-        if self._trials is not None or self.render_mode is not None:
+        if self._trials is not None:
             self._returns[rows] = 0.0
-        if self.render_mode is not None:
-            self._last_rewards[rows] = 0.0
-            self._begin_paths(rows)
+        if self._records is not None:
+            self._records.begin(rows, self._observations())
+
+    def _params_of(self, rows: IntArray) -> Params:
+        return self._params if len(rows) == self.num_envs else ParamRows(self._params, rows)
 
     def _advance_all(self, actions: Array) -> tuple[FloatArray, BoolArray, BoolArray]:
         """Steps every sub-environment; rewards, terminated and truncated, of inner episodes."""
@@ -355,10 +357,10 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self._params, self._states, self._stages, actions, uniforms
         )
         self._stages = self._stages + 1
-        if self._trials is not None or self.render_mode is not None:
+        if self._trials is not None:
             self._returns += rewards
-        if self.render_mode is not None:
-            self._note(actions, rewards)
+        if self._records is not None:
+            self._records.step(self._all, actions, rewards, self._observations())
         return rewards, terminated, self._truncated(terminated)
 
     def _advance_or_begin(self, actions: Array) -> tuple[FloatArray, BoolArray, BoolArray]:
@@ -366,18 +368,21 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         ended, running = np.flatnonzero(self._done), np.flatnonzero(~self._done)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
         if running.size:
-            params = {name: param[running] for name, param in self._params.items()}
             uniforms = self._uniforms.take(running, self.family.n_step_uniforms)
             self._states[running], rewards[running], terminated[running] = self.family.step(
-                params, self._states[running], self._stages[running], actions[running], uniforms
+                self._params_of(running),
+                self._states[running],
+                self._stages[running],
+                actions[running],
+                uniforms,
             )
         self._stages[running] += 1
         self._returns += rewards
         truncated = self._truncated(terminated)
+        if self._records is not None:
+            self._records.step(running, actions, rewards, self._observations())
         self._begin_tasks(ended)
         self._begin_episodes(ended)
-        if self.render_mode is not None:
-            self._note(actions, rewards, running)
         truncated[ended] = False
         return rewards, terminated, truncated
 
@@ -388,33 +393,38 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         # As in TimeLimit, the step that terminates at the limit is truncated, too.
         return truncated
 
-    def _begin_anew(self) -> tuple[Array, dict[str, Any]]:
-        """In SAME_STEP mode: the observations and infos of a step that ended some episodes."""
-        rows, done = np.flatnonzero(self._done), self._done.copy()
-        final_obs, final_info = _as_objects(self._shown(), rows), self._infos(done)
-        self._begin_tasks(rows)
-        self._begin_episodes(rows)
-        self._has_ended = False
-        return self._shown(), self._infos() | {
+    def _follow(self, ended: BoolArray) -> tuple[Array, dict[str, Any]]:
+        """Begins what follows at once on the episodes that ended; observations and infos."""
+        over = following = self._all[:0]
+        if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            over = np.flatnonzero(self._done)
+        if self._trials is not None:
+            following = self._trials.continuing
+        if not over.size and not following.size:
+            return self._shown(), self._infos()
+        final = self._final(over) if over.size else {}
+        finals = self._observations()
+        self._begin_tasks(over)
+        rows = np.flatnonzero(ended) if over.size else following
+        self._begin_states(rows)
+        if self._trials is not None:
+            self._trials.begin(over)
+            self._trials.keep(finals, self._observations)
+        return self._shown(), self._infos() | final
+
+    def _final(self, rows: IntArray) -> dict[str, Any]:
+        """What SAME_STEP mode keeps of episodes, or trials, that are over."""
+        done, self._done, self._has_ended = self._done, np.zeros_like(self._done), False
+        last = self._observations()[rows]
+        if self._trials is not None:
+            last = self._trials.shown_last(last, rows)
+        final_obs, final_info = _as_objects(last, rows, self.num_envs), self._infos(done)
+        return {
             "final_obs": final_obs,
             "_final_obs": done,
             "final_info": final_info,
             "_final_info": done.copy(),
         }
-
-    def _continue_trials(
-        self, rewards: FloatArray, terminated: BoolArray, truncated: BoolArray
-    ) -> tuple[BoolArray, BoolArray]:
-        """Begins the next episodes of trials; terminated and truncated, of trials."""
-        trials = self._trials
-        assert trials is not None
-        over = trials.end_episodes(rewards, terminated, truncated, self._returns, self._stages)
-        rows = trials.continuing
-        if rows.size:
-            finals = self._observations()[rows]
-            self._begin_states(rows)
-            trials.keep(finals, self._observations()[rows])
-        return over, np.zeros(self.num_envs, dtype=np.bool_)
 
     # What is shown
 
@@ -430,31 +440,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         infos = {"task_id": self._tasks.ids.copy(), **self.family.infos(self._states, self._stages)}
         present = (self._was_reset if mask is None else mask).copy()
         infos |= {f"_{name}": present for name in infos}
-        return infos if self._trials is None else infos | self._trials.infos(present)
-
-    def _view(self, i: int, observations: Array, masks: Array | None) -> View:
-        return View(
-            observations[i],
-            int(self._stages[i]),
-            None if self._stages[i] == 0 else self._last_actions[i],
-            float(self._last_rewards[i]),
-            float(self._returns[i]),
-            None if masks is None else masks[i].astype(np.bool_),
-            {name: param[i] for name, param in self._params.items()},
-            self._states[i],
-            np.array(self._paths[i]),
-        )
-
-    def _begin_paths(self, rows: IntArray) -> None:
-        observations = self._observations()
-        for i in rows.tolist():
-            self._paths[i] = [observations[i]]
-
-    def _note(self, actions: Array, rewards: FloatArray, rows: IntArray | None = None) -> None:
-        self._last_actions, self._last_rewards = actions.copy(), rewards.copy()
-        observations = self._observations()
-        for i in (self._all if rows is None else rows).tolist():
-            self._paths[i].append(observations[i])
+        return infos if self._trials is None else infos | self._trials.infos(present, mask)
 
     def _require_reset(self, name: str) -> None:
         if not self._is_ready:
@@ -476,12 +462,12 @@ def _time_limit(max_episode_steps: Any, episodes_per_trial: Any, horizon: int) -
     return min(int(max_episode_steps), horizon)
 
 
-def _as_objects(values: Array, rows: IntArray) -> Array:
-    """An array of objects with the rows' values in it, `None` elsewhere."""
-    objects = np.empty(len(values), dtype=object)  # `None`s
+def _as_objects(values: Array, rows: IntArray, n: int) -> Array:
+    """n objects, of which `rows` are the values and the others `None`."""
+    objects = np.empty(n, dtype=object)
     if values.ndim == 1:
-        objects[rows] = list(values[rows])  # scalars of NumPy, as `SyncVectorEnv` has them
+        objects[rows] = list(values)  # scalars of NumPy, as `SyncVectorEnv` has them
         return objects
-    for i in rows.tolist():
-        objects[i] = values[i]
+    for i, value in zip(rows.tolist(), values, strict=True):
+        objects[i] = value
     return objects

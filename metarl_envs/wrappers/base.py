@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 
 from metarl_envs.core import Task, TaskDistribution
@@ -16,6 +17,16 @@ StepResult: TypeAlias = tuple[Any, float, bool, bool, dict[str, Any]]
 
 class TaskWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Forwards the task interface, which Gymnasium's own wrappers hide."""
+
+    is_part_of_env = False
+    """Whether the env's own constructor applied this wrapper, so that the arguments in the env's
+    spec make it again.
+    """
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """The spec that makes this env again."""
+        return self.env.spec if self.is_part_of_env else super().spec
 
     @property
     def task_distribution(self) -> TaskDistribution:

@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
+    VecCheckNan,
     VecEnv,
     VecEnvWrapper,
     VecMonitor,
@@ -35,6 +36,7 @@ TRANSPARENT: tuple[type, ...] = (
     wrappers.vector.RecordEpisodeStatistics,
     wrappers.vector.RecordVideo,
     Monitor,
+    VecCheckNan,
     VecMonitor,
 )
 """Wrappers that leave observations, actions and rewards as they are. A class of one's own joins

@@ -91,12 +91,12 @@ class FrozenLakeFamily(Family):
         probabilities of turning right, and of that or going straight on, (B,) each.
         """
         tiles = self.tiles(arrays)
-        params: Params = {"tiles": tiles, "rewards": self._tile_rewards.take(tiles)}
-        if self.is_slippery:
-            success_rates = self.success_rates(arrays)
-            params["right_turn"] = (1.0 - success_rates) / 2.0
-            params["no_left_turn"] = params["right_turn"] + success_rates
-        return params
+        params = {"tiles": tiles, "rewards": self._tile_rewards.take(tiles)}
+        if not self.is_slippery:
+            return params
+        success_rates = self.success_rates(arrays)
+        right_turn = (1.0 - success_rates) / 2.0
+        return params | {"right_turn": right_turn, "no_left_turn": right_turn + success_rates}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """The top left tile, (B,)."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarl_envs.batched.checking import check_counts, check_seed
+from metarl_envs.batched.family import Params
 from metarl_envs.core import FloatArray, IntArray
 from metarl_envs.tabular.mdp import FiniteMDP, action_values, optimal_values
 from metarl_envs.tabular.random_mdp.family import RandomMDPFamily
@@ -113,7 +114,7 @@ def _best_policies(transitions: FloatArray, rewards: FloatArray, n_stages: int) 
 
 def _play(
     family: RandomMDPFamily,
-    params: dict[str, FloatArray],
+    params: Params,
     policies: IntArray,
     seen: _Statistics,
     rng: np.random.Generator,

@@ -8,8 +8,16 @@ import pytest
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from metarl_envs import ObserveTransition, ResampleTask, Trial, belief_mdp
+from metarl_envs import (
+    ObserveTransition,
+    ResampleTask,
+    Trial,
+    belief_mdp,
+    check_task_env,
+    check_task_vector_env,
+)
 from metarl_envs.batched import FamilyVectorEnv
+from metarl_envs.checks.vector_subject import require_same_infos
 from metarl_envs.probes import LinearQuadratic, LinearQuadraticVector
 from tests.metarl_envs.reference_envs import without_new_tasks
 
@@ -43,8 +51,10 @@ def assert_same_steps(vector, single, n_steps, seed=0):
     for _ in range(n_steps):
         actions = random_actions(vector, rng)
         steps = (without_new_tasks(env.step(actions)) for env in (vector, single))
-        for left, right in zip(*steps, strict=True):
-            assert data_equivalence(left, right, exact=True), (left, right)
+        (*ours, our_infos), (*theirs, their_infos) = steps
+        assert data_equivalence(ours, theirs, exact=True), (ours, theirs)
+        # Entries that Gymnasium's masks leave out mean nothing.
+        require_same_infos(our_infos, their_infos, range(vector.num_envs), "infos differ")
 
 
 def random_actions(env, rng):
@@ -180,6 +190,21 @@ def test_bad_options_of_trials_are_refused(arguments, message):
 def test_a_time_limit_that_would_cut_trials_is_refused():
     with pytest.raises(ValueError, match="would cut trials"):
         gym.make_vec(IDS[0], num_envs=2, episodes_per_trial=2, max_episode_steps=3)
+
+
+def test_specs_of_trials_can_be_made_with_other_arguments():
+    env = gym.make(IDS[0], episodes_per_trial=2)
+    other = gym.make(env.spec, task_mode="fixed", episodes_per_trial=3, reward_scale=0.5)
+    assert other.get_wrapper_attr("n_episodes") == 3
+    assert len({other.reset()[1]["task_id"] for _ in range(4)}) == 1
+    assert gym.make(env.spec, episodes_per_trial=None).observation_space != env.observation_space
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_trials_keep_the_laws(env_id):
+    ran = check_task_env(gym.make(env_id, episodes_per_trial=2))
+    assert len(ran) >= 25
+    assert len(check_task_vector_env(gym.make_vec(env_id, episodes_per_trial=2))) >= 20
 
 
 def test_specs_of_trials_survive_json():
