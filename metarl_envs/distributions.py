@@ -69,9 +69,13 @@ def checked_array(space: gym.Space[Any], array: ArrayLike, name: str = "task") -
     :param name: what to call it in the error
     """
     try:
-        result = np.asarray(array, dtype=np.float64)
+        numbers = np.asarray(array)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={array!r} is not an array of numbers") from error
+    # NumPy would read text and dates as numbers, and leave out imaginary parts.
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(f"{name}={array!r} is not an array of real numbers")
+    result = numbers.astype(np.float64)
     if result.shape != space.shape:
         raise ValueError(
             f"{name} has {result.shape=}, but this family's tasks have shape {space.shape}"
@@ -94,8 +98,12 @@ def check_task(distribution: TaskDistribution, task: Any) -> Task:
             f"task={task!r} is no task: give one from sample_tasks() or "
             "from task_distribution.from_array(array)"
         )
+    try:
+        array = task.to_array()
+    except Exception as error:  # whatever its fields hold, or a class instead of a task
+        raise ValueError(f"task={task!r} has no array of numbers: use sample_tasks()") from error
     # A task of another family, or of other sizes, may have an array of the right length.
-    own = distribution.from_array(checked_array(distribution.space, task.to_array()))
+    own = distribution.from_array(checked_array(distribution.space, array))
     if type(task) is not type(own):
         raise ValueError(f"task={task!r} belongs to another family: use sample_tasks() of this env")
     if not _is_same(task, own):

@@ -13,7 +13,7 @@ from metarl_agents import ALGORITHMS, AdaptationResult
 from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.policies import stack_policies
 from metarl_agents.common.vec_env import as_vec_env
-from zoo import report
+from zoo import optima, report
 from zoo.comparators import COMPARATORS
 from zoo.config import (
     AgentsConfig,
@@ -131,11 +131,12 @@ def enjoy(config: EnjoyConfig) -> None:
 
 def envs(config: EnvsConfig) -> None:
     """
-    Print the table of task families.
+    Print the table of task families, or of their known optima.
 
     :param config: the options
     """
-    _print_grid(report.families_grid(), config.markdown)
+    grid = optima.optima_grid() if config.optima else report.families_grid()
+    _print_grid(grid, config.markdown)
 
 
 def agents(config: AgentsConfig) -> None:

@@ -111,6 +111,8 @@ class EnjoyConfig:
 class EnvsConfig:
     """List the task families."""
 
+    optima: bool = False
+    """instead, the mean returns of the best and of random play, in some seconds"""
     markdown: bool = False
     """print a Markdown table"""
 

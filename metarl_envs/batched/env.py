@@ -87,8 +87,8 @@ def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> F
 
 
 def hand_on_family(env: Any, family: Family) -> None:
-    """Gives an environment its family, the task distribution, and all that the family has beyond
-    `Family`: `optimal_return`, `features`, `finite_mdp`, sizes, ...
+    """Gives an environment its family, the task distribution, the horizon, and all that the family
+    has beyond `Family`: `optimal_return`, `features`, `finite_mdp`, sizes, ...
 
     They become attributes of the instance: so `hasattr(env, "features")` tells the truth, and
     `isinstance` with the protocols of core.py holds on every Python version (3.12 and later do not
@@ -96,6 +96,7 @@ def hand_on_family(env: Any, family: Family) -> None:
     """
     env.family = family
     env.task_distribution = family.task_distribution
+    env.horizon = family.horizon
     known = {*dir(Family), *Family.__annotations__, *dir(type(env))}
     for name in dir(family):
         if not name.startswith("_") and name not in known and hasattr(family, name):
@@ -161,6 +162,7 @@ class FamilyEnv(gym.Env[Any, Any]):
     family_class: type[Family]
     family: Family
     task_distribution: TaskDistribution
+    horizon: int
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}
     _spec: EnvSpec | None = None

@@ -142,7 +142,7 @@ def checked_list(tasks: Any, name: str) -> list[Any]:
 
 def _integers(indices: Any) -> list[int]:
     """`indices` as integers, or `TypeError`: a mask would be read as indices 0 and 1."""
-    where = list(indices) if isinstance(indices, Iterable) else [None]
+    where: list[Any] = list(indices) if isinstance(indices, Iterable) else [None]
     if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in where):
         raise TypeError(f"indices={indices!r} must be a list of integers, not a mask")
     return [int(i) for i in where]

@@ -86,35 +86,40 @@ class Trials:
 
     def end_episodes(
         self,
+        ended: IntArray,
+        has_ended: BoolArray,
         rewards: FloatArray,
         terminated: BoolArray,
         truncated: BoolArray,
         returns: FloatArray,
         lengths: IntArray,
-    ) -> BoolArray:
-        """Counts the episodes that ended, and says which trials did, (B,).
+    ) -> IntArray:
+        """Counts the episodes that ended; the sub-environments whose trial did.
 
+        :param ended: whose episode ended
+        :param has_ended: the same as flags, (B,)
         :param rewards: of the step, (B,)
         :param terminated: of the episodes, (B,)
         :param truncated: of the episodes, (B,)
         :param returns: of the episodes, (B,)
         :param lengths: of the episodes, (B,)
         """
-        self._rewards = rewards
-        self._has_ended = terminated | truncated
-        if not self._has_ended.any():
-            return np.zeros_like(terminated)
+        self._rewards, self._has_ended = rewards, has_ended
+        if not ended.size:
+            return ended
+        index = self._index.copy()
         self._summary = {
-            "k": self._index.copy(),
+            "k": index,
             "r": returns.copy(),
             "l": lengths.copy(),
             "terminated": terminated,
             "truncated": truncated,
         }
-        self._index += self._has_ended
-        over = self._has_ended & (self._index >= self.n_episodes)
-        self._rows = np.flatnonzero(self._has_ended ^ over)
-        return over
+        counts = index[ended] + 1
+        self._index[ended] = counts
+        is_over = counts >= self.n_episodes
+        self._rows = ended[~is_over]
+        return ended[is_over]
 
     def keep(self, finals: Array, observe: Callable[[], Array]) -> None:
         """Keeps last observations of the episodes that ended in trials that go on, and first ones

@@ -90,6 +90,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     family_class: type[Family]
     family: Family
     task_distribution: TaskDistribution
+    horizon: int
     metadata: dict[str, Any] = FamilyEnv.metadata
     _spec: EnvSpec | None = None
 
@@ -208,14 +209,18 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 f"the episodes of sub-environments {np.flatnonzero(self._done).tolist()} are over: "
                 'call reset(options={"reset_mask": mask})'
             )
-        ended = self._done = terminated | truncated
+        done = terminated | truncated
+        ended = over = np.flatnonzero(done)
         if self._trials is not None:
-            terminated = self._done = self._trials.end_episodes(
-                rewards, terminated, truncated, self._returns, self._stages
+            over = self._trials.end_episodes(
+                ended, done, rewards, terminated, truncated, self._returns, self._stages
             )
-            truncated = np.zeros_like(terminated)
-        self._has_ended = bool(self._done.any())
-        observations, infos = self._follow(ended)
+            if ended.size:
+                terminated, truncated = np.zeros_like(done), np.zeros_like(done)
+                terminated[over] = True
+                done = terminated.copy()
+        self._done, self._has_ended = done, over.size > 0
+        observations, infos = self._follow(ended, over)
         return observations, rewards, terminated, truncated, infos
 
     def sample_tasks(
@@ -393,29 +398,29 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         # As in TimeLimit, the step that terminates at the limit is truncated, too.
         return truncated
 
-    def _follow(self, ended: BoolArray) -> tuple[Array, dict[str, Any]]:
-        """Begins what follows at once on the episodes that ended; observations and infos."""
-        over = following = self._all[:0]
-        if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            over = np.flatnonzero(self._done)
-        if self._trials is not None:
-            following = self._trials.continuing
-        if not over.size and not following.size:
+    def _follow(self, ended: IntArray, over: IntArray) -> tuple[Array, dict[str, Any]]:
+        """Begins what follows at once on the episodes that ended; observations and infos.
+
+        :param ended: the sub-environments whose episode ended
+        :param over: those of them whose trial ended, too; all of them where there are no trials
+        """
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            ended, over = (self._trials.continuing if self._trials else over[:0]), over[:0]
+        if not ended.size:
             return self._shown(), self._infos()
-        final = self._final(over) if over.size else {}
         finals = self._observations()
+        final = self._final(finals, over) if over.size else {}
         self._begin_tasks(over)
-        rows = np.flatnonzero(ended) if over.size else following
-        self._begin_states(rows)
+        self._begin_states(ended)
         if self._trials is not None:
             self._trials.begin(over)
             self._trials.keep(finals, self._observations)
         return self._shown(), self._infos() | final
 
-    def _final(self, rows: IntArray) -> dict[str, Any]:
+    def _final(self, observations: Array, rows: IntArray) -> dict[str, Any]:
         """What SAME_STEP mode keeps of episodes, or trials, that are over."""
         done, self._done, self._has_ended = self._done, np.zeros_like(self._done), False
-        last = self._observations()[rows]
+        last = observations[rows]
         if self._trials is not None:
             last = self._trials.shown_last(last, rows)
         final_obs, final_info = _as_objects(last, rows, self.num_envs), self._infos(done)

@@ -46,7 +46,7 @@ def with_preset(
     :param defaults: every argument
     :param arguments: what the user handed in; what is not `None` wins
     """
-    if preset is not None and preset not in presets:
+    if preset is not None and not (isinstance(preset, str) and preset in presets):
         raise ValueError(f"preset={preset!r} must be None or one of {tuple(presets)}")
     filled = {**defaults, **(presets[preset] if preset is not None else {})}
     return {name: filled[name] if value is None else value for name, value in arguments.items()}

@@ -7,9 +7,11 @@ from metarl_envs.tabular.mdp import (
     optimal_values,
     policy_values,
 )
+from metarl_envs.tabular.successors import SparseMDP
 
 __all__ = [
     "FiniteMDP",
+    "SparseMDP",
     "action_values",
     "occupancy",
     "optimal_values",

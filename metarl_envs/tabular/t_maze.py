@@ -215,21 +215,8 @@ class TMazeFamily(Family):
         marks = {"cue": cells[0]}
         if "side" in view.params:
             marks["goal"] = (self.junction, 1 + int(view.params["side"]))
-        position = self._position(view)
-        seen = (
-            frozenset(cells[: self.junction]) if position is None else frozenset[tuple[int, int]]()
-        )
-        agent = None if position is None else cells[position]
-        return Scene(floor, self.horizon, ACTIONS, marks, agent, seen)
-
-    def _position(self, view: View) -> int | None:
-        """Where the agent is, `None` in the corridor, whose cells look alike."""
-        at_end, sign = (int(number) for number in view.observation)
-        if at_end:
-            return self.junction + sign
-        if sign:
-            return 0
-        return self.oracle_length if view.stage == 0 else None
+        agent = None if view.state is None else cells[int(view.state) % self.n_positions]
+        return Scene(floor, self.horizon, ACTIONS, marks, agent, trail=frozenset())
 
 
 class TMazeEnv(FamilyEnv):
@@ -270,8 +257,8 @@ class TMazeEnv(FamilyEnv):
     * `goal_reward`: at least 0.
     * `penalty`: at most 0; `None` for -1 / L, as published.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
-    * `render_mode`: `None`, "ansi" or "rgb_array". A picture shows as much of the position as the
-      observation tells: in the corridor all of its cells are coloured.
+    * `render_mode`: `None`, "ansi" or "rgb_array"; pictures show where the agent and the goal are,
+      which the observation does not.
 
     ## Task family
     A task is `TMazeTask(side)`, 1 (up) or -1 (down), equally likely. `optimal_return` is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -48,6 +49,9 @@ class ObserveTransition(TaskWrapper):
         """Step the env and append what led to the new observation."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         done = bool(info.get("episode_done", terminated or truncated))
+        if isinstance(self.env.action_space, gym.spaces.Discrete):
+            # Unsigned ones become floats in Gymnasium's flatten, which are no index.
+            action = np.asarray(action, dtype=self.env.action_space.dtype)
         taken = flatten(self.env.action_space, action)
         seen = self._append(observation, np.asarray(taken), float(reward), done)
         return seen, float(reward), terminated, truncated, info
@@ -130,8 +134,8 @@ def transition_box(
 
 def check_reward_scale(reward_scale: float) -> None:
     """``ValueError`` where ``reward_scale`` is no positive finite number."""
-    if not (np.isfinite(reward_scale) and reward_scale > 0):
-        raise ValueError(f"reward_scale={reward_scale} must be positive and finite")
+    if not (isinstance(reward_scale, Real) and 0 < reward_scale < np.inf):
+        raise ValueError(f"reward_scale={reward_scale!r} must be positive and finite")
 
 
 def _flat_box(space: gym.Space[Any], name: str) -> gym.spaces.Box:

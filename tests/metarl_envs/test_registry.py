@@ -17,6 +17,22 @@ EXPECTED = {
     "metarl/RecommendationGateway-v0",
     "metarl/RecommendationOsband-v0",
     "metarl/InverseBellman-v0",
+    "metarl/FrozenLakeHoles-v0",
+    "metarl/FrozenLakeReward-v0",
+    "metarl/FrozenLakeSlip-v0",
+    "metarl/FrozenLakeGoal-v0",
+    "metarl/PointGoal-v0",
+    "metarl/PointRobot-v0",
+    "metarl/SparsePointGoal-v0",
+    "metarl/PointCorner-v0",
+    "metarl/PointWind-v0",
+    "metarl/BernoulliBandit-v0",
+    "metarl/GaussianBandit-v0",
+    "metarl/RandomMDP-v0",
+    "metarl/GridGoal-v0",
+    "metarl/DarkRoom-v0",
+    "metarl/DarkKeyToDoor-v0",
+    "metarl/TMaze-v0",
 }
 
 

@@ -228,7 +228,14 @@ class InverseBellmanFamily(Family):
             mean_shift=mean_shift,
         )
 
-    def as_mdp(self, tasks: Sequence[Task]) -> FiniteMDP:
+    def finite_mdp(self, task: Task) -> FiniteMDP:
+        """One task as a finite-horizon MDP; see `finite_mdps`."""
+        mdps = self.finite_mdps([task])
+        return FiniteMDP(
+            mdps.transitions[0], mdps.rewards[0], mdps.initial[0], horizon=self.n_stages
+        )
+
+    def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
         """The tasks as one batch of finite-horizon MDPs with a state for each pair (stage, state):
         index `stage * S + state`.
         """

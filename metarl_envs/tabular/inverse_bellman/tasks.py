@@ -56,7 +56,7 @@ def prior_mean(mean: ArrayLike | None, shape: tuple[int, int], seed: int) -> Flo
     """The mean handed in, as (H, d), or standard normal numbers."""
     if mean is None:
         return _population_rng(seed, _MEAN_KEY).standard_normal(shape)
-    array = np.asarray(mean, dtype=np.float64)
+    array = _checked_numbers("prior_mean", mean)
     if array.shape not in (shape, shape[1:]) or not np.all(np.isfinite(array)):
         raise ValueError(
             f"prior_mean has shape {array.shape}: give finite numbers of shape (H, d) = {shape} "
@@ -76,7 +76,7 @@ def prior_covariance(
         gram = draws @ draws.swapaxes(-1, -2) / shape[-1] + np.eye(shape[-1])
         scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
         return task_std**2 * gram / (scale[:, :, None] * scale[:, None, :])
-    array = np.asarray(covariance, dtype=np.float64)
+    array = _checked_numbers("prior_covariance", covariance)
     if array.shape not in (shape, shape[1:]) or not np.all(np.isfinite(array)):
         raise ValueError(
             f"prior_covariance has shape {array.shape}: give finite numbers of shape "
@@ -92,6 +92,13 @@ def prior_covariance(
             "give a positive semi-definite one"
         )
     return np.broadcast_to(array, shape).copy()
+
+
+def _checked_numbers(name: str, value: ArrayLike) -> FloatArray:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}={value!r} is not an array of numbers") from error
 
 
 def gaussian_tasks(mean: FloatArray, covariance: FloatArray) -> GaussianTasks:

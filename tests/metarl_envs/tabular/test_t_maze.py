@@ -190,7 +190,7 @@ def test_bad_arguments_are_named(arguments):
         TMazeFamily(**arguments)
 
 
-def test_text_marks_the_agent_where_the_observation_tells():
+def test_text_marks_where_the_agent_is():
     env = gym.make("metarl/TMaze-v0", render_mode="ansi", corridor_length=2).unwrapped
     env.reset(options={"task": TMazeTask(1)})
     texts = [env.render().split("\n")[1:4]]
@@ -198,5 +198,5 @@ def test_text_marks_the_agent_where_the_observation_tells():
         env.step(action)
         texts.append(env.render().split("\n")[1:4])
     assert texts[0] == ["      G", "C A . .", "      ."]
-    assert texts[1][1] == "* . . ." and texts[2][1] == "C o o ."
-    assert texts[4][1] == "C . . A" and texts[5][0] == "      *"
+    assert texts[1][1] == "* . . ." and texts[2][1] == "C A . ."
+    assert texts[3][1] == "C . A ." and texts[4][1] == "C . . A" and texts[5][0] == "      *"

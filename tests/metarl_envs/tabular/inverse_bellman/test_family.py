@@ -33,7 +33,7 @@ def test_dynamic_programming_gives_back_the_linear_q_function(kernel, shape):
 def test_finite_mdp_has_the_same_values(kernel):
     family = InverseBellmanFamily(kernel=kernel)
     tasks = tasks_of(family)
-    mdp = family.as_mdp(tasks)
+    mdp = family.finite_mdps(tasks)
     values = optimal_values(mdp)
     np.testing.assert_allclose(
         (values[:, 0] * mdp.initial).sum(-1), family.optimal_returns(tasks), atol=1e-12
@@ -48,7 +48,7 @@ def test_policy_returns_agree_with_the_finite_mdp():
     tasks = tasks_of(family, 5)
     rng = np.random.default_rng(0)
     policies = [rng.dirichlet(np.ones(3), size=(5, 6)) for _ in range(4)]
-    mdp = family.as_mdp(tasks)
+    mdp = family.finite_mdps(tasks)
     layered = np.stack(policies, axis=1).reshape(5, 24, 3)
     expected = (policy_values(mdp, layered)[:, 0] * mdp.initial).sum(-1)
     np.testing.assert_allclose(family.policy_returns(tasks, policies), expected, atol=1e-12)
