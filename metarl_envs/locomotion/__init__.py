@@ -1,0 +1,1 @@
+"""MuJoCo bodies whose tasks differ in reward or in physics, stepped in batches."""

@@ -1,0 +1,21 @@
+"""Gymnasium's v5 bodies: numbers of its own environments (version 1.4), which tests compare."""
+
+from metarl_envs.locomotion.family import Body
+
+HALF_CHEETAH = Body(
+    "half_cheetah.xml",
+    frame_skip=5,
+    reset_noise=0.1,
+    n_hidden=1,
+    is_velocity_noise_normal=True,
+    camera=(("distance", 4.0),),
+)
+ANT = Body(
+    "ant.xml",
+    frame_skip=5,
+    reset_noise=0.1,
+    n_hidden=2,
+    is_velocity_noise_normal=True,
+    tracked="torso",
+    camera=(("distance", 5.0),),
+)

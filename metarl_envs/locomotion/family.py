@@ -1,0 +1,188 @@
+"""What all locomotion families share: a body, its reset and its observation.
+
+Shapes: B environments, U actuators.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from scipy.special import ndtri
+
+from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.core import BoolArray, FloatArray, IntArray
+from metarl_envs.locomotion.physics import ExactPhysics, Physics
+
+_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
+
+
+@dataclass(frozen=True)
+class Body:
+    """One of Gymnasium's v5 bodies: model, resets, observations, health."""
+
+    xml_file: str
+    frame_skip: int
+    reset_noise: float
+    """half width of the uniform noise on `qpos` at resets, and scale of that on `qvel`"""
+    n_hidden: int
+    """first entries of `qpos` that the observation leaves out: the position in the world"""
+    is_velocity_noise_normal: bool = False
+    """whether the noise on `qvel` is normal (HalfCheetah, Ant) or uniform"""
+    velocity_limit: float = np.inf
+    """within which observed velocities are clipped"""
+    tracked: str | None = None
+    """body whose `xpos` gives position and velocity; `qpos` does where absent"""
+    camera: tuple[tuple[str, Any], ...] = ()
+    """attributes of the camera that films it"""
+
+
+class Moved(NamedTuple):
+    """A step, as rewards see it."""
+
+    velocity: FloatArray
+    """of the body along x and y over the step, (B, 2), m/s"""
+    position: FloatArray
+    """of the body after it, (B, 2), m"""
+    qpos: FloatArray
+    """(B, nq)"""
+    qvel: FloatArray
+    """(B, nv)"""
+    actions: FloatArray
+    """(B, U), float32 as handed in"""
+    derived: dict[str, FloatArray]
+    """fields of MuJoCo that the family asked for, (B, ...)"""
+
+
+class LocomotionFamily(Family):
+    """Dynamics of a body; what is rewarded, and which episodes end, is a subclass's.
+
+    :param body: the body
+    :param horizon: steps of an episode, then truncated
+    :param reset_noise_scale: see `Body.reset_noise`
+    :param n_threads: threads of the physics; the bits do not depend on it
+    :param derived: fields of MuJoCo's data that rewards or observations need
+    :param is_exact: whether contact forces are wanted, which makes the physics slower
+    """
+
+    n_position: int
+    """1 where the body moves along x only, else 2."""
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        horizon: int,
+        reset_noise_scale: float,
+        n_threads: int,
+        derived: Sequence[str] = (),
+        is_exact: bool = False,
+    ) -> None:
+        check_counts(horizon=horizon)
+        check_deviations(reset_noise_scale=reset_noise_scale)
+        self.body, self.horizon = body, horizon
+        self.reset_noise_scale, self.n_threads = reset_noise_scale, n_threads
+        names = (*derived, "xpos") if body.tracked else tuple(derived)
+        kind = ExactPhysics if is_exact else Physics
+        self.physics = kind(body.xml_file, body.frame_skip, n_threads=n_threads, derived=names)
+        model = self.physics.model
+        self._tracked_id = model.body(body.tracked).id if body.tracked else -1
+        self._qpos, self._qvel = self.physics.columns["qpos"], self.physics.columns["qvel"]
+        n_state = len(self.physics.rest)
+        # After MuJoCo's own row: position and velocity of the body, for infos and the next step.
+        self._state, self._position = slice(0, n_state), slice(n_state, n_state + 2)
+        self._velocity = slice(n_state + 2, n_state + 4)
+        self.n_reset_uniforms = model.nq + model.nv
+        size = model.nq - body.n_hidden + model.nv
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+        low, high = model.actuator_ctrlrange.astype(np.float32).T
+        self.action_space = gym.spaces.Box(low.copy(), high.copy(), dtype=np.float32)
+
+    @abstractmethod
+    def rewards(self, params: Params, moved: Moved) -> FloatArray:
+        """Rewards of a step, (B,)."""
+
+    def is_terminal(self, moved: Moved) -> BoolArray:
+        """Whether the body has fallen, (B,): never, unless overridden."""
+        return np.zeros(len(moved.qpos), dtype=np.bool_)
+
+    def fields(self, params: Params) -> dict[str, Array]:
+        """Values of the model's fields per task, (B, ...): none, unless overridden."""
+        return {}
+
+    def initial(self, params: Params, uniforms: FloatArray) -> Array:
+        """The model's start plus noise, as Gymnasium's v5 bodies draw it, (B, N + 4)."""
+        states = np.tile(self.physics.rest, (len(uniforms), 1))
+        nq = self._qpos.stop - self._qpos.start
+        states[:, self._qpos] += self.reset_noise_scale * (2.0 * uniforms[:, :nq] - 1.0)
+        states[:, self._qvel] += self._velocity_noise(uniforms[:, nq:])
+        motion = self.physics.forward(states, self.fields(params))
+        rows = np.zeros((len(states), self._velocity.stop))
+        rows[:, self._state] = motion.states
+        rows[:, self._position] = self._positions(motion.states, motion.derived)
+        return rows
+
+    def step(
+        self, params: Params, states: Array, stages: IntArray, actions: Array, uniforms: FloatArray
+    ) -> tuple[Array, FloatArray, BoolArray]:
+        """Physics, reward and health."""
+        motion = self.physics.step(states[:, self._state], actions, self.fields(params))
+        rows = np.empty_like(states)
+        rows[:, self._state] = motion.states
+        rows[:, self._position] = self._positions(motion.states, motion.derived)
+        rows[:, self._velocity] = rows[:, self._position] - states[:, self._position]
+        rows[:, self._velocity] /= self.physics.dt
+        moved = Moved(
+            rows[:, self._velocity],
+            rows[:, self._position],
+            rows[:, self._qpos],
+            rows[:, self._qvel],
+            actions,
+            motion.derived,
+        )
+        return rows, self.rewards(params, moved), self.is_terminal(moved)
+
+    def observe(self, states: Array, stages: IntArray) -> Array:
+        """Joint positions without the place in the world, and velocities, (B, nq - hidden + nv)."""
+        skipped = self.body.n_hidden
+        positions = self._qpos.stop - self._qpos.start - skipped
+        observations = np.empty((len(states), *(self.observation_space.shape or ())))
+        observations[:, :positions] = states[:, self._qpos][:, skipped:]
+        observations[:, positions:] = states[:, self._qvel]
+        if np.isfinite(self.body.velocity_limit):
+            limit = self.body.velocity_limit
+            np.clip(observations[:, positions:], -limit, limit, out=observations[:, positions:])
+        return observations
+
+    def infos(self, states: Array, stages: IntArray) -> dict[str, Array]:
+        """Stage, and position and velocity of the body, (B,) each, under Gymnasium's names."""
+        names = ("x", "y")[: self.n_position]
+        infos = super().infos(states, stages)
+        for i, name in enumerate(names):
+            infos[f"{name}_position"] = states[:, self._position.start + i].copy()
+            infos[f"{name}_velocity"] = states[:, self._velocity.start + i].copy()
+        return infos
+
+    def render_rgb(self, view: View) -> Any:
+        """The body in its world, with the task drawn in it."""
+        from metarl_envs.locomotion.rendering import film
+
+        return film(self, view)
+
+    def _velocity_noise(self, uniforms: FloatArray) -> FloatArray:
+        if not self.body.is_velocity_noise_normal:
+            return self.reset_noise_scale * (2.0 * uniforms - 1.0)
+        normals = np.asarray(ndtri(np.maximum(uniforms, _SMALLEST_UNIFORM)))
+        return self.reset_noise_scale * normals
+
+    def _positions(self, states: FloatArray, derived: dict[str, FloatArray]) -> FloatArray:
+        """Of the body along x and y, (B, 2)."""
+        if self.body.tracked:
+            return derived["xpos"][:, self._tracked_id, :2]
+        positions = states[:, self._qpos][:, :2].copy()
+        if self.n_position == 1:
+            positions[:, 1] = 0.0
+        return positions

@@ -1,0 +1,186 @@
+"""HalfCheetah: run at a speed, forward or backward, or with a changed mass.
+
+Shapes: B environments.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from metarl_envs.batched import FamilyEnv, FamilyVectorEnv, Params
+from metarl_envs.batched.checking import check_deviations
+from metarl_envs.core import FloatArray
+from metarl_envs.distributions import FiniteTasks, UniformTasks
+from metarl_envs.locomotion.bodies import HALF_CHEETAH
+from metarl_envs.locomotion.checking import checked_range
+from metarl_envs.locomotion.family import LocomotionFamily, Moved
+from metarl_envs.locomotion.presets import with_preset
+from metarl_envs.locomotion.rewards import control_cost, direction_reward, speed_reward
+from metarl_envs.locomotion.tasks import DirectionTask, VelocityTask
+
+_DEFAULTS = {"horizon": 200, "ctrl_cost_weight": 0.05}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "finn2017": {"horizon": 200},
+    "promp2019": {"horizon": 100},
+    "pearl2019": {"horizon": 200},
+    "bomrl2024": {"horizon": 200},
+}
+
+
+class _CheetahFamily(LocomotionFamily):
+    """What the HalfCheetah families share: it never falls, and control costs."""
+
+    n_position = 1
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        *,
+        reset_noise_scale: float,
+        n_threads: int,
+    ) -> None:
+        check_deviations(ctrl_cost_weight=settings["ctrl_cost_weight"])
+        self.ctrl_cost_weight = settings["ctrl_cost_weight"]
+        super().__init__(
+            HALF_CHEETAH,
+            horizon=settings["horizon"],
+            reset_noise_scale=reset_noise_scale,
+            n_threads=n_threads,
+        )
+
+
+class HalfCheetahVelFamily(_CheetahFamily):
+    """Run at a speed; see `HalfCheetahVelEnv`."""
+
+    n_train_tasks, n_test_tasks = 100, 30
+
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        task_range: tuple[float, float] | None = None,
+        horizon: int | None = None,
+        ctrl_cost_weight: float | None = None,
+        reset_noise_scale: float = HALF_CHEETAH.reset_noise,
+        n_threads: int = 1,
+    ) -> None:
+        narrow = {"task_range": (0.0, 2.0)}
+        presets = _PRESETS | {
+            name: _PRESETS[name] | narrow for name in ("finn2017", "bomrl2024")
+        }
+        settings = with_preset(
+            preset,
+            presets,
+            _DEFAULTS | {"task_range": (0.0, 3.0)},
+            {"task_range": task_range, "horizon": horizon, "ctrl_cost_weight": ctrl_cost_weight},
+        )
+        super().__init__(settings, reset_noise_scale=reset_noise_scale, n_threads=n_threads)
+        self.preset = preset
+        self.task_range = checked_range("task_range", settings["task_range"])
+        self.task_distribution = UniformTasks(VelocityTask.from_array, *self.task_range)
+
+    def compile(self, arrays: FloatArray) -> Params:
+        """Target speeds, (B,), m/s."""
+        return {"velocity": arrays[:, 0].copy()}
+
+    def rewards(self, params: Params, moved: Moved) -> FloatArray:
+        """`-|v - v*|` less the control cost, (B,)."""
+        cost = control_cost(moved.actions, self.ctrl_cost_weight)
+        return speed_reward(moved.velocity[:, 0], params["velocity"]) - cost
+
+
+class HalfCheetahDirFamily(_CheetahFamily):
+    """Run forward or backward; see `HalfCheetahDirEnv`."""
+
+    n_train_tasks, n_test_tasks = 2, 2
+
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        horizon: int | None = None,
+        ctrl_cost_weight: float | None = None,
+        reset_noise_scale: float = HALF_CHEETAH.reset_noise,
+        n_threads: int = 1,
+    ) -> None:
+        given = {"horizon": horizon, "ctrl_cost_weight": ctrl_cost_weight}
+        settings = with_preset(preset, _PRESETS, _DEFAULTS, given)
+        super().__init__(settings, reset_noise_scale=reset_noise_scale, n_threads=n_threads)
+        self.preset = preset
+        self.task_distribution = FiniteTasks([DirectionTask(-1), DirectionTask(1)])
+
+    def compile(self, arrays: FloatArray) -> Params:
+        """Directions, (B, 2)."""
+        return {"direction": np.stack([arrays[:, 0], np.zeros(len(arrays))], axis=-1)}
+
+    def rewards(self, params: Params, moved: Moved) -> FloatArray:
+        """`d v` less the control cost, (B,)."""
+        cost = control_cost(moved.actions, self.ctrl_cost_weight)
+        return direction_reward(moved.velocity, params["direction"]) - cost
+
+
+class HalfCheetahVelEnv(FamilyEnv):
+    """Run at a speed that only the rewards tell.
+
+    ## Description
+    Gymnasium's HalfCheetah-v5 with the task family of Finn, Abbeel and Levine (2017,
+    https://arxiv.org/abs/1703.03400). Simulated in batches by `mujoco.batch`, bit for bit as
+    Gymnasium does one after the other.
+
+    ## Action Space
+    `Box(-1, 1, (6,), float32)`: torques, as Gymnasium's.
+
+    ## Observation Space
+    `Box(-inf, inf, (17,), float64)`: joint positions without the place on the track, and
+    velocities, as Gymnasium's.
+
+    ## Rewards
+    `-|v - v*| - 0.05 ||a||^2`, where v is the speed over the step of 0.05 s.
+
+    ## Starting State
+    Gymnasium's: uniform noise of half width 0.1 on positions, normal noise of that scale on
+    velocities.
+
+    ## Episode End
+    Truncated after `horizon` steps. It never terminates.
+
+    ## Arguments
+    * `task_range`: target speeds, m/s; (0, 3) as in ProMP (Rothfuss et al., 2019,
+      https://arxiv.org/abs/1810.06784) and PEARL (Rakelly et al., 2019,
+      https://arxiv.org/abs/1903.08254).
+    * `horizon`: H = 200; `ctrl_cost_weight`: 0.05, where Gymnasium's own default is 0.1;
+      `reset_noise_scale`: 0.1.
+    * `preset`: "finn2017" and "bomrl2024" (speeds up to 2), "promp2019" (H = 100), "pearl2019";
+      explicit arguments override it.
+    * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+    * `task_mode` and `render_mode` as in `FamilyEnv`.
+
+    ## Task family
+    A task is `VelocityTask(velocity)`, uniform in `task_range`. PEARL trains on 100 tasks and tests
+    on 30 (`n_train_tasks`, `n_test_tasks`); `sample_tasks(n, split="test")` draws from a stream of
+    its own. The observation does not tell the task.
+    """
+
+    family_class = HalfCheetahVelFamily
+    family: HalfCheetahVelFamily
+
+
+class HalfCheetahVelVectorEnv(FamilyVectorEnv):
+    """`num_envs` of them at once; see `HalfCheetahVelEnv` and `FamilyVectorEnv`."""
+
+    family_class = HalfCheetahVelFamily
+    family: HalfCheetahVelFamily
+
+
+class HalfCheetahDirEnv(FamilyEnv):
+    """Run forward or backward, which only the rewards tell."""
+
+    family_class = HalfCheetahDirFamily
+    family: HalfCheetahDirFamily
+
+
+class HalfCheetahDirVectorEnv(FamilyVectorEnv):
+    """`num_envs` of them at once; see `HalfCheetahDirEnv` and `FamilyVectorEnv`."""
+
+    family_class = HalfCheetahDirFamily
+    family: HalfCheetahDirFamily
