@@ -147,6 +147,16 @@ _ROWS = (
         "tabular.t_maze:TMaze",
         "Go and look at a cue, then turn to its side at the end of a corridor of length 10",
     ),
+    _row(
+        "metarl/HalfCheetahVel-v0",
+        "locomotion.half_cheetah:HalfCheetahVel",
+        "Gymnasium's HalfCheetah runs at a speed that only the rewards tell (MAML)",
+    ),
+    _row(
+        "metarl/HalfCheetahDir-v0",
+        "locomotion.half_cheetah:HalfCheetahDir",
+        "Gymnasium's HalfCheetah runs forward or backward (MAML); two tasks",
+    ),
 )
 
 FAMILIES: Mapping[str, FamilyRow] = MappingProxyType({row.id: row for row in _ROWS})

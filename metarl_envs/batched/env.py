@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from metarl_envs.batched.family import Array, Family, View
-from metarl_envs.batched.requests import check_trial_options
+from metarl_envs.batched.requests import check_trial_options, checked_options
 from metarl_envs.core import BoolArray, FloatArray, Split, Task, TaskDistribution, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
 from metarl_envs.wrappers.base import TaskWrapper
@@ -235,12 +235,13 @@ class FamilyEnv(gym.Env[Any, Any]):
         :param seed: seeds the dynamics and, through a child generator, the tasks
         :param options: `{"task": task}` sets the task of this episode only
         """
-        if "tasks" in (options or {}):
+        options = checked_options(options)
+        if "tasks" in options:
             raise ValueError(
                 'options={"tasks": ...} is for vector environments: '
                 'give options={"task": task} to a single one'
             )
-        chosen = (options or {}).get("task")
+        chosen = options.get("task")
         if chosen is not None:
             check_task(self.task_distribution, chosen)
         super().reset(seed=seed)
@@ -328,8 +329,8 @@ class FamilyEnv(gym.Env[Any, Any]):
             *self._last,
             None if mask is None else mask.astype(np.bool_),
             {name: param[0] for name, param in self._params.items()},
-            self._states[0],
             np.array(self._path),
+            self._states[0],
         )
         return (
             self.family.render_ansi(view)

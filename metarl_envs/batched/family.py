@@ -33,10 +33,10 @@ class View(NamedTuple):
     """(A,), where the family has one"""
     params: Mapping[str, Array] = MappingProxyType({})
     """what `Family.compile` made of the task, without the leading axis B"""
-    state: Any = None
-    """the family's own state, which may hold more than the observation"""
     path: Array = np.empty(0)
     """the observations of the episode so far, from the first one on, (t + 1, *obs_shape)"""
+    state: Any = None
+    """the family's own state, which may hold more than the observation"""
 
 
 class Family(ABC):

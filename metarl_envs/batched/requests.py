@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from metarl_envs.batched.checking import check_seed
@@ -37,6 +38,28 @@ def check_trial_options(
         is_given = isinstance(value, np.ndarray) or value != default
         if episodes_per_trial is None and is_given:
             raise ValueError(f"{name}={value!r} is for trials: give episodes_per_trial, too")
+
+
+def checked_options(options: Any) -> dict[str, Any]:
+    """The options of `reset`, or `TypeError` where they are no dict.
+
+    :param options: what the user handed in
+    """
+    if options is not None and not isinstance(options, dict):
+        raise TypeError(f"options={options!r} must be None or a dict")
+    return options or {}
+
+
+def checked_autoreset_mode(mode: Any) -> AutoresetMode:
+    """`mode`, or `ValueError` where it is none of Gymnasium's.
+
+    :param mode: an `AutoresetMode` or its value
+    """
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        values = [each.value for each in AutoresetMode]
+        raise ValueError(f"autoreset_mode={mode!r} must be one of {values}") from error
 
 
 def checked_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
@@ -87,6 +110,8 @@ def checked_indices(indices: Any, n_tasks: int, num_envs: int) -> list[int]:
         raise ValueError(
             f"{n_tasks} tasks for {len(where)} sub-environments: give one task (or None) for each"
         )
+    if len(set(where)) != len(where):
+        raise ValueError(f"indices={where} name a sub-environment twice")
     if not all(0 <= i < num_envs for i in where):
         raise ValueError(f"indices={where} must lie in [0, num_envs={num_envs})")
     return where
@@ -145,4 +170,4 @@ def _integers(indices: Any) -> list[int]:
     where: list[Any] = list(indices) if isinstance(indices, Iterable) else [None]
     if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in where):
         raise TypeError(f"indices={indices!r} must be a list of integers, not a mask")
-    return [int(i) for i in where]
+    return [int(i) for i in where if i is not None]

@@ -80,7 +80,8 @@ class Trials:
 
         :param actions: of the step that begins, (B, *action_shape)
         """
-        self._actions = actions
+        # Copies: the caller may use its own arrays again before a partial reset shows them.
+        self._actions = actions.copy()
         self._new = self._new[:0]
         self._rows = self._rows[:0]
 
@@ -104,7 +105,7 @@ class Trials:
         :param returns: of the episodes, (B,)
         :param lengths: of the episodes, (B,)
         """
-        self._rewards, self._has_ended = rewards, has_ended
+        self._rewards, self._has_ended = rewards.copy(), has_ended
         if not ended.size:
             return ended
         index = self._index.copy()

@@ -27,9 +27,11 @@ from metarl_envs.batched.family import Array, Family, Params
 from metarl_envs.batched.requests import (
     check_optional_tasks,
     check_trial_options,
+    checked_autoreset_mode,
     checked_indices,
     checked_list,
     checked_mask,
+    checked_options,
     checked_seeds,
     checked_tasks,
 )
@@ -115,7 +117,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         hand_on_family(self, family)
         self.num_envs = int(num_envs)
         self.task_mode = task_mode
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = checked_autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
         self.max_episode_steps = max_episode_steps
@@ -167,7 +169,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             only (`None`: as usual), `{"task": t}` one for all; `{"reset_mask": (B,) bool}` resets
             only some
         """
-        options = options or {}
+        options = checked_options(options)
         mask = checked_mask(options.get("reset_mask"), self.num_envs)
         chosen = checked_tasks(self.task_distribution, options, self.num_envs)
         seeds = checked_seeds(seed, self.num_envs)
@@ -198,17 +200,15 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 "some sub-environments have no episode yet: call reset() before step()"
             )
         checked = checked_actions(self.single_action_space, actions, (self.num_envs,))
-        if self._trials is not None:
-            self._trials.begin_step(checked)
-        if not self._has_ended:
-            rewards, terminated, truncated = self._advance_all(checked)
-        elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            rewards, terminated, truncated = self._advance_or_begin(checked)
-        else:
+        if self._has_ended and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
                 f"the episodes of sub-environments {np.flatnonzero(self._done).tolist()} are over: "
                 'call reset(options={"reset_mask": mask})'
             )
+        if self._trials is not None:
+            self._trials.begin_step(checked)
+        advance = self._advance_or_begin if self._has_ended else self._advance_all
+        rewards, terminated, truncated = advance(checked)
         done = terminated | truncated
         ended = over = np.flatnonzero(done)
         if self._trials is not None:

@@ -65,6 +65,6 @@ class ViewRecords:
             float(self._returns[i]),
             None if masks is None else masks[i].astype(np.bool_),
             {name: param[i] for name, param in params.items()},
-            states[i],
             np.array(self._paths[i]),
+            states[i],
         )

@@ -8,7 +8,7 @@ HALF_CHEETAH = Body(
     reset_noise=0.1,
     n_hidden=1,
     is_velocity_noise_normal=True,
-    camera=(("distance", 4.0),),
+    camera=(("distance", 3.6), ("elevation", -18.0), ("lookat", (0.0, 0.0, 0.35))),
 )
 ANT = Body(
     "ant.xml",
@@ -17,5 +17,5 @@ ANT = Body(
     n_hidden=2,
     is_velocity_noise_normal=True,
     tracked="torso",
-    camera=(("distance", 5.0),),
+    camera=(("distance", 5.0), ("elevation", -35.0), ("lookat", (0.0, 0.0, 0.3))),
 )

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from metarl_envs.batched.checking import check_counts, check_deviations
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.core import BoolArray, FloatArray, IntArray
-from metarl_envs.locomotion.physics import ExactPhysics, Physics
+from metarl_envs.locomotion.physics import ExactPhysics, Motion, Physics
 
 _SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
@@ -92,11 +92,14 @@ class LocomotionFamily(Family):
         self._tracked_id = model.body(body.tracked).id if body.tracked else -1
         self._qpos, self._qvel = self.physics.columns["qpos"], self.physics.columns["qvel"]
         n_state = len(self.physics.rest)
-        # After MuJoCo's own row: position and velocity of the body, for infos and the next step.
+        n_sensed = self.sensed(self.physics.forward(self.physics.rest[None])).shape[1]
+        # After MuJoCo's own row: position and velocity of the body, for infos and the next step, and
+        # what observations need of the step that led here.
         self._state, self._position = slice(0, n_state), slice(n_state, n_state + 2)
         self._velocity = slice(n_state + 2, n_state + 4)
+        self._sensed = slice(n_state + 4, n_state + 4 + n_sensed)
         self.n_reset_uniforms = model.nq + model.nv
-        size = model.nq - body.n_hidden + model.nv
+        size = model.nq - body.n_hidden + model.nv + n_sensed
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = gym.spaces.Box(low.copy(), high.copy(), dtype=np.float32)
@@ -109,20 +112,27 @@ class LocomotionFamily(Family):
         """Whether the body has fallen, (B,): never, unless overridden."""
         return np.zeros(len(moved.qpos), dtype=np.bool_)
 
+    def sensed(self, motion: Motion) -> FloatArray:
+        """What observations hold after positions and velocities, (B, k): nothing, unless
+        overridden.
+        """
+        return np.empty((len(motion.states), 0))
+
     def fields(self, params: Params) -> dict[str, Array]:
         """Values of the model's fields per task, (B, ...): none, unless overridden."""
         return {}
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
-        """The model's start plus noise, as Gymnasium's v5 bodies draw it, (B, N + 4)."""
+        """The model's start plus noise, as Gymnasium's v5 bodies draw it, (B, N + 4 + k)."""
         states = np.tile(self.physics.rest, (len(uniforms), 1))
         nq = self._qpos.stop - self._qpos.start
         states[:, self._qpos] += self.reset_noise_scale * (2.0 * uniforms[:, :nq] - 1.0)
         states[:, self._qvel] += self._velocity_noise(uniforms[:, nq:])
         motion = self.physics.forward(states, self.fields(params))
-        rows = np.zeros((len(states), self._velocity.stop))
+        rows = np.zeros((len(states), self._sensed.stop))
         rows[:, self._state] = motion.states
         rows[:, self._position] = self._positions(motion.states, motion.derived)
+        rows[:, self._sensed] = self.sensed(motion)
         return rows
 
     def step(
@@ -135,6 +145,7 @@ class LocomotionFamily(Family):
         rows[:, self._position] = self._positions(motion.states, motion.derived)
         rows[:, self._velocity] = rows[:, self._position] - states[:, self._position]
         rows[:, self._velocity] /= self.physics.dt
+        rows[:, self._sensed] = self.sensed(motion)
         moved = Moved(
             rows[:, self._velocity],
             rows[:, self._position],
@@ -146,15 +157,19 @@ class LocomotionFamily(Family):
         return rows, self.rewards(params, moved), self.is_terminal(moved)
 
     def observe(self, states: Array, stages: IntArray) -> Array:
-        """Joint positions without the place in the world, and velocities, (B, nq - hidden + nv)."""
+        """Joint positions without the place in the world, velocities, and what else the body
+        senses, (B, nq - hidden + nv + k).
+        """
         skipped = self.body.n_hidden
         positions = self._qpos.stop - self._qpos.start - skipped
         observations = np.empty((len(states), *(self.observation_space.shape or ())))
         observations[:, :positions] = states[:, self._qpos][:, skipped:]
-        observations[:, positions:] = states[:, self._qvel]
+        velocities = observations[:, positions : positions + self._qvel.stop - self._qvel.start]
+        velocities[...] = states[:, self._qvel]
         if np.isfinite(self.body.velocity_limit):
             limit = self.body.velocity_limit
-            np.clip(observations[:, positions:], -limit, limit, out=observations[:, positions:])
+            np.clip(velocities, -limit, limit, out=velocities)
+        observations[:, positions + velocities.shape[1] :] = states[:, self._sensed]
         return observations
 
     def infos(self, states: Array, stages: IntArray) -> dict[str, Array]:

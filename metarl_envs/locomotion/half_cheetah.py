@@ -65,9 +65,7 @@ class HalfCheetahVelFamily(_CheetahFamily):
         n_threads: int = 1,
     ) -> None:
         narrow = {"task_range": (0.0, 2.0)}
-        presets = _PRESETS | {
-            name: _PRESETS[name] | narrow for name in ("finn2017", "bomrl2024")
-        }
+        presets = _PRESETS | {name: _PRESETS[name] | narrow for name in ("finn2017", "bomrl2024")}
         settings = with_preset(
             preset,
             presets,

@@ -19,6 +19,17 @@ from metarl_envs.core import FloatArray
 
 Fields = Mapping[str, NDArray[Any]]
 LEAST_VERSION = "3.17"
+# What `mj_setConst` derives from masses, inertias and the like.
+_DERIVED_CONSTANTS = (
+    "actuator_acc0",
+    "body_invweight0",
+    "body_subtreemass",
+    "cam_poscom0",
+    "dof_M0",
+    "dof_invweight0",
+    "light_poscom0",
+    "tendon_invweight0",
+)
 _ASSETS = Path(gym.__file__).parent / "envs" / "mujoco" / "assets"
 
 
@@ -96,7 +107,8 @@ class Physics:
         self.rest: FloatArray = room.state[0].copy()
         """The state row of the model's own start, (N,)."""
         self.columns = {
-            name: slice(start, start + size) for name, start, size in _layout(room, ("qpos", "qvel"))
+            name: slice(start, start + size)
+            for name, start, size in _layout(room, ("qpos", "qvel"))
         }
         """Where a state row has `qpos` and `qvel`."""
 
@@ -132,12 +144,16 @@ class Physics:
     def constants(self, fields: Fields) -> dict[str, NDArray[Any]]:
         """The given fields of the model and all that `mj_setConst` derives from them, (B, ...).
 
-        :param fields: values per simulation, (B, ...)
+        :param fields: values per simulation, (B, ...); masses, inertias, frictions, dampings
         """
         n = len(next(iter(fields.values())))
         room = batched_physics().Batch(self.model, nsim=n, nthread=1)
         for name, values in fields.items():
             room.expand(name)[...] = values
+        # A batch would hand back only what differs from the model, so that a task equal to it would
+        # leave the values of the task before in the room that `step` computes in.
+        for name in _DERIVED_CONSTANTS:
+            room.expand(name)
         room.set_const()
         names = batched_physics().MODEL_FIELDS
         found = {name: room.expanded(name) for name in sorted(names)}

@@ -16,9 +16,7 @@ def with_preset(
     :param defaults: of all settings
     :param given: what the user gave; `None` stands for nothing
     """
-    if preset is not None and preset not in presets:
+    if preset is not None and not (isinstance(preset, str) and preset in presets):
         raise ValueError(f"preset={preset!r} must be None or one of {sorted(presets)}")
     chosen = {**defaults, **(presets[preset] if preset else {})}
-    return {
-        name: chosen[name] if given.get(name) is None else given[name] for name in defaults
-    }
+    return {name: chosen[name] if given.get(name) is None else given[name] for name in defaults}

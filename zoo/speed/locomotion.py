@@ -1,0 +1,227 @@
+"""Contenders among the locomotion families: the physics alone, Gymnasium, SB3, EnvPool.
+
+Shapes: B sub-environments, U actuators.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from mujoco import rollout as mujoco_rollout
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from metarl_agents.common.vec_env import TaskVecEnv
+from zoo.speed.timing import Contender
+
+_N_LIMIT_STEPS = 50
+
+
+class Race(NamedTuple):
+    """One of our families beside the body that it is made of."""
+
+    env_id: str
+    peer: str
+    """Gymnasium's id of the body"""
+    envpool: str
+    """EnvPool's id of it"""
+    n_steps: int
+    """vector steps of one sample at 40 sub-environments"""
+    least_of_limit: float
+
+
+RACES = (
+    Race("metarl/HalfCheetahVel-v0", "HalfCheetah-v5", "HalfCheetah-v5", 250, 0.93),
+    Race("metarl/AntDir-v0", "Ant-v5", "Ant-v5", 40, 0.95),
+)
+SIZES = 40, 200
+_PEER_BARS = {"DummyVecEnv": 3.0, "SubprocVecEnv": 10.0, "EnvPool": 1.2}
+
+
+def race(one: Race, n_envs: int, n_threads: int, *, peers: bool) -> dict[str, Contender]:
+    """Our vector env, the limit, and what others do with the same body.
+
+    :param one: which family
+    :param n_envs: B
+    :param n_threads: of the physics; peers without threads take part at 1 only, where they also
+        may have as many processes as they like
+    :param peers: whether to race EnvPool, where it is installed
+    """
+    n_steps = max(8, one.n_steps * SIZES[0] // n_envs)
+    ours = _ours(one.env_id, n_envs, n_threads)
+    title = f"{one.env_id.split('/')[1]}, {n_envs} envs, {n_threads} thread(s)"
+    limit = f"{title}: limit, mujoco.rollout"
+    found = {
+        limit: Contender(
+            _limit(ours.family.physics, n_envs, n_threads),
+            n_envs * _N_LIMIT_STEPS,
+            n_threads=n_threads,
+        )
+    }
+    against: list[tuple[str, float | None]] = [(limit, one.least_of_limit)]
+    for name, make, slower, threads in _peers(one, n_envs, n_threads, peers=peers):
+        steps = max(2, n_steps // slower)
+        found[f"{title}: {name}"] = Contender(
+            _played(make(), steps), n_envs * steps, n_threads=threads
+        )
+        bar = _PEER_BARS.get(name) if "HalfCheetah" in one.env_id else None
+        against.append((f"{title}: {name}", bar))
+    found[f"{title}: ours"] = Contender(
+        _played(ours, n_steps), n_envs * n_steps, against=tuple(against), n_threads=n_threads
+    )
+    return found
+
+
+def policies(n_envs: int = 200) -> dict[str, Contender]:
+    """A policy of two layers of 64 in the loop, one thread: ours, and PPO's own collection."""
+    n_steps = 25
+    one = RACES[0]
+    ours = _ours(one.env_id, n_envs, 1)
+    dummy = DummyVecEnv([lambda: Monitor(gym.make(one.peer))] * n_envs)
+    ppo_dummy, ppo_ours = "PPO.collect_rollouts, DummyVecEnv", "PPO.collect_rollouts, our VecEnv"
+    collected = {
+        name: Contender(_collected(venv, n_steps), n_envs * n_steps)
+        for name, venv in (
+            (ppo_dummy, dummy),
+            (ppo_ours, TaskVecEnv(_ours(one.env_id, n_envs, 1))),
+        )
+    }
+    collected[ppo_ours] = collected[ppo_ours]._replace(against=((ppo_dummy, 1.7),))
+    against = ((ppo_dummy, None), (ppo_ours, None))
+    loop = Contender(_acted(ours, 4 * n_steps), 4 * n_envs * n_steps, against=against)
+    return collected | {"ours with a NumPy policy, 2 x 64": loop}
+
+
+def per_env_bodies(n_envs: int = 40) -> dict[str, Contender]:
+    """Walker2d with a body of its own in every sub-environment, and with one body for all."""
+    n_steps, env_id = 60, "metarl/Walker2dRandParams-v0"
+    shared, own = "Walker2d, one body for all", "Walker2dRandParams, each its own body"
+    return {
+        shared: Contender(
+            _played(_ours("metarl/Walker2dVel-v0", n_envs, 1), n_steps), n_envs * n_steps
+        ),
+        own: Contender(
+            _played(_ours(env_id, n_envs, 1), n_steps),
+            n_envs * n_steps,
+            against=((shared, 0.92),),
+        ),
+    }
+
+
+def _ours(env_id: str, n_envs: int, n_threads: int) -> Any:
+    return gym.make_vec(
+        env_id,
+        num_envs=n_envs,
+        vectorization_mode="vector_entry_point",
+        task_mode="fixed",
+        n_threads=n_threads,
+    )
+
+
+def _peers(
+    one: Race, n_envs: int, n_threads: int, *, peers: bool
+) -> Iterable[tuple[str, Callable[[], Any], int, int]]:
+    """Name, maker, how many times fewer steps, and threads."""
+    makers = [lambda: gym.make(one.peer)] * n_envs
+    if n_threads == 1 and n_envs == SIZES[0]:
+        same_step = AutoresetMode.SAME_STEP
+        yield "SyncVectorEnv", lambda: SyncVectorEnv(makers, autoreset_mode=same_step), 2, 1
+        yield "AsyncVectorEnv", lambda: AsyncVectorEnv(makers, autoreset_mode=same_step), 4, n_envs
+        yield "DummyVecEnv", lambda: DummyVecEnv(makers), 2, 1
+        yield "SubprocVecEnv", lambda: SubprocVecEnv(makers), 4, n_envs
+    if peers and (pool := _envpool()) is not None:
+        arguments = {"num_envs": n_envs, "num_threads": n_threads}
+        yield "EnvPool", lambda: pool.make_gymnasium(one.envpool, **arguments), 1, n_threads
+
+
+def _envpool() -> Any:
+    try:
+        import envpool
+    except ImportError:
+        print("EnvPool is not installed: pip install envpool")
+        return None
+    return envpool
+
+
+def _limit(physics: Any, n_envs: int, n_threads: int) -> Callable[[], None]:
+    """Many steps of the physics in one call, as far as `mujoco.rollout` goes."""
+    model = physics.model
+    kind = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    data = [mujoco.MjData(model) for _ in range(n_threads)]
+    start = np.zeros(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data[0], start, kind)
+    n_substeps = _N_LIMIT_STEPS * physics.frame_skip
+    shape = n_envs, _N_LIMIT_STEPS, model.nu
+    low, high = model.actuator_ctrlrange.T
+    actions = np.random.default_rng(0).uniform(low, high, shape)
+    controls = np.repeat(actions, physics.frame_skip, axis=1)
+    assert controls.shape[1] == n_substeps
+    states = np.tile(start, (n_envs, 1))
+    pool = mujoco_rollout.Rollout(nthread=n_threads)
+
+    def run() -> None:
+        nonlocal states
+        found, _ = pool.rollout(model, data, states, controls)
+        # Bodies go on from where they are, as in long episodes, but never for ever.
+        states = found[:, -1] if np.isfinite(found[:, -1]).all() else np.tile(start, (n_envs, 1))
+
+    return run
+
+
+def _played(env: Any, n_steps: int) -> Callable[[], None]:
+    space = getattr(env, "single_action_space", env.action_space)
+    n_envs = getattr(env, "num_envs", None) or len(env.all_env_ids)
+    shape = n_steps, n_envs, *space.shape
+    actions = np.random.default_rng(0).uniform(space.low, space.high, shape).astype(np.float32)
+    env.reset()
+
+    def run() -> None:
+        for chosen in actions:
+            env.step(chosen)
+
+    return run
+
+
+def _acted(env: Any, n_steps: int) -> Callable[[], None]:
+    """A NumPy forward pass of two tanh layers of 64 and Gaussian noise, in the loop."""
+    rng = np.random.default_rng(0)
+    sizes = (env.single_observation_space.shape[0], 64, 64, env.single_action_space.shape[0])
+    layers = [
+        rng.standard_normal(shape).astype(np.float32) / np.sqrt(shape[0])
+        for shape in pairwise(sizes)
+    ]
+    observations, _ = env.reset(seed=0)
+
+    def run() -> None:
+        nonlocal observations
+        for _ in range(n_steps):
+            hidden = observations.astype(np.float32)
+            for weights in layers[:-1]:
+                hidden = np.tanh(hidden @ weights)
+            means = hidden @ layers[-1]
+            noise = rng.standard_normal(means.shape, dtype=np.float32)
+            observations, *_ = env.step(np.clip(means + noise, -1.0, 1.0))
+
+    return run
+
+
+def _collected(venv: VecEnv, n_steps: int) -> Callable[[], None]:
+    """`PPO.collect_rollouts`, without learning."""
+    settings = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
+    model = PPO("MlpPolicy", venv, n_steps=n_steps, policy_kwargs=settings, device="cpu")
+    model._setup_learn(n_steps * venv.num_envs)
+    callback = CallbackList([])
+    callback.init_callback(model)
+    assert model.env is not None
+    env = model.env
+
+    def run() -> None:
+        model.collect_rollouts(env, callback, model.rollout_buffer, n_rollout_steps=n_steps)
+
+    return run
