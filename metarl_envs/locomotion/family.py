@@ -99,6 +99,8 @@ class LocomotionFamily(Family):
         self._velocity = slice(n_state + 2, n_state + 4)
         self._sensed = slice(n_state + 4, n_state + 4 + n_sensed)
         self.n_reset_uniforms = model.nq + model.nv
+        assert self._qpos.stop == self._qvel.start, "observations copy both at once"
+        self._seen = slice(self._qpos.start + body.n_hidden, self._qvel.stop)
         size = model.nq - body.n_hidden + model.nv + n_sensed
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
@@ -131,53 +133,46 @@ class LocomotionFamily(Family):
         motion = self.physics.forward(states, self.fields(params))
         rows = np.zeros((len(states), self._sensed.stop))
         rows[:, self._state] = motion.states
-        rows[:, self._position] = self._positions(motion.states, motion.derived)
-        rows[:, self._sensed] = self.sensed(motion)
+        self._note(rows, motion)
         return rows
 
     def step(
         self, params: Params, states: Array, stages: IntArray, actions: Array, uniforms: FloatArray
     ) -> tuple[Array, FloatArray, BoolArray]:
         """Physics, reward and health."""
-        motion = self.physics.step(states[:, self._state], actions, self.fields(params))
-        rows = np.empty_like(states)
-        rows[:, self._state] = motion.states
-        rows[:, self._position] = self._positions(motion.states, motion.derived)
-        rows[:, self._velocity] = rows[:, self._position] - states[:, self._position]
-        rows[:, self._velocity] /= self.physics.dt
-        rows[:, self._sensed] = self.sensed(motion)
-        moved = Moved(
-            rows[:, self._velocity],
-            rows[:, self._position],
-            rows[:, self._qpos],
-            rows[:, self._qvel],
-            actions,
-            motion.derived,
-        )
+        rows = np.empty(states.shape)
+        fields, after = self.fields(params), rows[:, self._state]
+        motion = self.physics.step(states[:, self._state], actions, fields, out=after)
+        self._note(rows, motion)
+        position, velocity = rows[:, self._position], rows[:, self._velocity]
+        np.subtract(position, states[:, self._position], out=velocity)
+        velocity /= self.physics.dt
+        qpos, qvel = rows[:, self._qpos], rows[:, self._qvel]
+        moved = Moved(velocity, position, qpos, qvel, actions, motion.derived)
         return rows, self.rewards(params, moved), self.is_terminal(moved)
 
     def observe(self, states: Array, stages: IntArray) -> Array:
         """Joint positions without the place in the world, velocities, and what else the body
         senses, (B, nq - hidden + nv + k).
         """
-        skipped = self.body.n_hidden
-        positions = self._qpos.stop - self._qpos.start - skipped
-        observations = np.empty((len(states), *(self.observation_space.shape or ())))
-        observations[:, :positions] = states[:, self._qpos][:, skipped:]
-        velocities = observations[:, positions : positions + self._qvel.stop - self._qvel.start]
-        velocities[...] = states[:, self._qvel]
+        n_seen = self._seen.stop - self._seen.start
+        observations = np.empty((len(states), n_seen + self._sensed.stop - self._sensed.start))
+        observations[:, :n_seen] = states[:, self._seen]
+        observations[:, n_seen:] = states[:, self._sensed]
         if np.isfinite(self.body.velocity_limit):
             limit = self.body.velocity_limit
+            velocities = observations[:, n_seen - self._qvel.stop + self._qvel.start : n_seen]
             np.clip(velocities, -limit, limit, out=velocities)
-        observations[:, positions + velocities.shape[1] :] = states[:, self._sensed]
         return observations
 
     def infos(self, states: Array, stages: IntArray) -> dict[str, Array]:
-        """Stage, and position and velocity of the body, (B,) each, under Gymnasium's names."""
+        """Stage, and position and velocity of the body, (B,) each, under Gymnasium's names; as
+        there, the position is that of `qpos`, whatever the velocity is of.
+        """
         names = ("x", "y")[: self.n_position]
         infos = super().infos(states, stages)
         for i, name in enumerate(names):
-            infos[f"{name}_position"] = states[:, self._position.start + i].copy()
+            infos[f"{name}_position"] = states[:, self._qpos.start + i].copy()
             infos[f"{name}_velocity"] = states[:, self._velocity.start + i].copy()
         return infos
 
@@ -192,6 +187,12 @@ class LocomotionFamily(Family):
             return self.reset_noise_scale * (2.0 * uniforms - 1.0)
         normals = np.asarray(ndtri(np.maximum(uniforms, _SMALLEST_UNIFORM)))
         return self.reset_noise_scale * normals
+
+    def _note(self, rows: Array, motion: Motion) -> None:
+        """Writes what follows MuJoCo's own numbers in a row, but for the velocity."""
+        rows[:, self._position] = self._positions(motion.states, motion.derived)
+        if self._sensed.stop > self._sensed.start:
+            rows[:, self._sensed] = self.sensed(motion)
 
     def _positions(self, states: FloatArray, derived: dict[str, FloatArray]) -> FloatArray:
         """Of the body along x and y, (B, 2)."""

@@ -19,6 +19,8 @@ from metarl_envs.core import FloatArray
 
 Fields = Mapping[str, NDArray[Any]]
 LEAST_VERSION = "3.17"
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_QPOS, _QVEL = mujoco.mjtState.mjSTATE_QPOS, mujoco.mjtState.mjSTATE_QVEL
 # What `mj_setConst` derives from masses, inertias and the like.
 _DERIVED_CONSTANTS = (
     "actuator_acc0",
@@ -37,10 +39,10 @@ class Motion(NamedTuple):
     """What a call of the physics gives back."""
 
     states: FloatArray
-    """(B, N), fresh"""
+    """(B, N), fresh, or the array that the caller gave for them"""
     derived: dict[str, FloatArray]
-    """the derived fields that were asked for, (B, ...); after `step` they lag one substep behind
-    the state, as Gymnasium's do
+    """the derived fields that were asked for, (B, ...), to be read before the next call; after
+    `step` they lag one substep behind the state, as Gymnasium's do
     """
 
 
@@ -79,8 +81,8 @@ def load_model(xml_file: str) -> Any:
 class Physics:
     """Steps of a MuJoCo model, batched, and without state of its own.
 
-    It owns room to compute in, which grows with the largest batch it met; copies and pickles leave
-    that behind.
+    It owns room to compute in, enough for the largest batch it met; copies and pickles leave that
+    behind.
 
     :param xml_file: name of a file among Gymnasium's assets
     :param frame_skip: substeps per step
@@ -97,19 +99,16 @@ class Physics:
         derived: Sequence[str] = (),
     ) -> None:
         check_counts(n_threads=n_threads, frame_skip=frame_skip)
+        batched_physics()
         self.xml_file, self.frame_skip, self.n_threads = xml_file, frame_skip, int(n_threads)
         self.derived = tuple(derived)
         self.model = load_model(xml_file)
         self.dt = float(self.model.opt.timestep) * frame_skip
-        self._rooms: dict[int, Any] = {}
-        room = self._room(1)
-        room.reset()
-        self.rest: FloatArray = room.state[0].copy()
+        self._rooms: dict[str, _Room] = {}
+        self.rest: FloatArray = np.empty(mujoco.mj_stateSize(self.model, _STATE))
         """The state row of the model's own start, (N,)."""
-        self.columns = {
-            name: slice(start, start + size)
-            for name, start, size in _layout(room, ("qpos", "qvel"))
-        }
+        mujoco.mj_getState(self.model, mujoco.MjData(self.model), self.rest, _STATE)
+        self.columns = {"qpos": self._columns(_QPOS), "qvel": self._columns(_QVEL)}
         """Where a state row has `qpos` and `qvel`."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,17 +118,25 @@ class Physics:
         self.__dict__.update(state)
         self.model = load_model(self.xml_file)
 
-    def step(self, states: FloatArray, actions: FloatArray, fields: Fields | None = None) -> Motion:
+    def step(
+        self,
+        states: FloatArray,
+        actions: FloatArray,
+        fields: Fields | None = None,
+        *,
+        out: FloatArray | None = None,
+    ) -> Motion:
         """`frame_skip` substeps under constant actions.
 
         :param states: (B, N), left as they are
         :param actions: controls, (B, U)
         :param fields: values of the model's own fields per simulation, (B, ...); see `constants`
+        :param out: where the states after it go, (B, N)
         """
-        room = self._loaded(states, fields)
-        room.ctrl = actions
-        room.step(nstep=self.frame_skip)
-        return self._motion(room)
+        room, n = self._loaded(states, fields), len(states)
+        room.ctrl[:n] = actions
+        room.batch.step(room.ids(n), nstep=self.frame_skip)
+        return room.motion(n, out)
 
     def forward(self, states: FloatArray, fields: Fields | None = None) -> Motion:
         """`mj_forward` at the states, which fills in the warm start and the derived fields.
@@ -137,9 +144,9 @@ class Physics:
         :param states: (B, N), left as they are
         :param fields: as in `step`
         """
-        room = self._loaded(states, fields)
-        room.forward()
-        return self._motion(room)
+        room, n = self._loaded(states, fields), len(states)
+        room.batch.forward(room.ids(n))
+        return room.motion(n, None)
 
     def constants(self, fields: Fields) -> dict[str, NDArray[Any]]:
         """The given fields of the model and all that `mj_setConst` derives from them, (B, ...).
@@ -147,35 +154,61 @@ class Physics:
         :param fields: values per simulation, (B, ...); masses, inertias, frictions, dampings
         """
         n = len(next(iter(fields.values())))
-        room = batched_physics().Batch(self.model, nsim=n, nthread=1)
-        for name, values in fields.items():
-            room.expand(name)[...] = values
         # A batch would hand back only what differs from the model, so that a task equal to it would
         # leave the values of the task before in the room that `step` computes in.
-        for name in _DERIVED_CONSTANTS:
-            room.expand(name)
-        room.set_const()
-        names = batched_physics().MODEL_FIELDS
-        found = {name: room.expanded(name) for name in sorted(names)}
-        return {name: values.copy() for name, values in found.items() if values is not None}
+        names = tuple(dict.fromkeys((*fields, *_DERIVED_CONSTANTS)))
+        room = self._room("constants", n, names)
+        room.load(fields, n)
+        room.batch.set_const(room.ids(n))
+        return {name: room.fields[name][:n].copy() for name in names}
 
-    def _room(self, n: int) -> Any:
-        if n not in self._rooms:
-            room = batched_physics().Batch(self.model, nsim=n, nthread=min(self.n_threads, n))
-            for name in self.derived:
-                room.bind(name)
-            self._rooms[n] = room
-        return self._rooms[n]
-
-    def _loaded(self, states: FloatArray, fields: Fields | None) -> Any:
-        room = self._room(len(states))
-        room.state[...] = states
-        for name, values in (fields or {}).items():
-            room.expand(name)[...] = values
+    def _loaded(self, states: FloatArray, fields: Fields | None) -> "_Room":
+        n = len(states)
+        room = self._room("states", n, tuple(fields or {}))
+        room.state[:n] = states
+        room.load(fields or {}, n)
         return room
 
-    def _motion(self, room: Any) -> Motion:
-        return Motion(room.state.copy(), {name: room.bind(name).copy() for name in self.derived})
+    def _room(self, purpose: str, n: int, fields: tuple[str, ...]) -> "_Room":
+        """The room for a purpose, a new one where it is too small or has other fields."""
+        room = self._rooms.get(purpose)
+        if room is None or room.n < n or room.fields.keys() != set(fields):
+            room = self._rooms[purpose] = _Room(self, n, fields)
+        return room
+
+    def _columns(self, component: Any) -> slice:
+        start = mujoco.mj_stateSize(self.model, _before(component))
+        return slice(start, start + mujoco.mj_stateSize(self.model, component))
+
+
+class _Room:
+    """A `mujoco.batch.Batch`, of which the first n simulations may be used, and views of it, which
+    cost microseconds to ask for.
+    """
+
+    def __init__(self, physics: Physics, n: int, fields: tuple[str, ...]) -> None:
+        self.n = n
+        n_threads = min(physics.n_threads, n)
+        self.batch = batched_physics().Batch(physics.model, nsim=n, nthread=n_threads)
+        self.state, self.ctrl = self.batch.state, self.batch.bind("ctrl")
+        self.derived = {name: self.batch.bind(name) for name in physics.derived}
+        self.fields = {name: self.batch.expand(name) for name in fields}
+        self._ids = np.arange(n, dtype=np.int32)
+
+    def ids(self, n: int) -> NDArray[np.int32] | None:
+        """The first n simulations, as `Batch` wants them."""
+        return None if n == self.n else self._ids[:n]
+
+    def load(self, fields: Fields, n: int) -> None:
+        """Values of the model's fields for the first n simulations."""
+        for name, values in fields.items():
+            self.fields[name][:n] = values
+
+    def motion(self, n: int, out: FloatArray | None) -> Motion:
+        """What a call made of the first n simulations."""
+        states = np.empty((n, self.state.shape[1])) if out is None else out
+        states[...] = self.state[:n]
+        return Motion(states, {name: values[:n] for name, values in self.derived.items()})
 
 
 class ExactPhysics(Physics):
@@ -185,7 +218,14 @@ class ExactPhysics(Physics):
     no contact forces, or those of another stage.
     """
 
-    def step(self, states: FloatArray, actions: FloatArray, fields: Fields | None = None) -> Motion:
+    def step(
+        self,
+        states: FloatArray,
+        actions: FloatArray,
+        fields: Fields | None = None,
+        *,
+        out: FloatArray | None = None,
+    ) -> Motion:
         """See `Physics.step`; `fields` are not supported."""
 
         def run(data: Any, row: int) -> None:
@@ -193,35 +233,36 @@ class ExactPhysics(Physics):
             mujoco.mj_step(self.model, data, nstep=self.frame_skip)
             mujoco.mj_rnePostConstraint(self.model, data)
 
-        return self._each(states, fields, run)
+        return self._each(states, fields, run, np.empty_like(states) if out is None else out)
 
     def forward(self, states: FloatArray, fields: Fields | None = None) -> Motion:
         """See `Physics.forward`; `fields` are not supported."""
-        return self._each(states, fields, lambda data, row: mujoco.mj_forward(self.model, data))
+        out = np.empty_like(states)
+        return self._each(states, fields, lambda data, _: mujoco.mj_forward(self.model, data), out)
 
     def _each(
-        self, states: FloatArray, fields: Fields | None, run: Callable[[Any, int], None]
+        self,
+        states: FloatArray,
+        fields: Fields | None,
+        run: Callable[[Any, int], None],
+        out: FloatArray,
     ) -> Motion:
         assert not fields, "bodies with parameters of their own are stepped in batches"
-        kind, data = mujoco.mjtState.mjSTATE_INTEGRATION, mujoco.MjData(self.model)
-        after = np.empty_like(states)
+        data = mujoco.MjData(self.model)
         shapes = {name: getattr(data, name).shape for name in self.derived}
         derived = {name: np.empty((len(states), *shape)) for name, shape in shapes.items()}
+        after = np.empty(states.shape[1])
         for row, state in enumerate(states):
             mujoco.mj_resetData(self.model, data)
-            mujoco.mj_setState(self.model, data, state, kind)
+            mujoco.mj_setState(self.model, data, state, _STATE)
             run(data, row)
-            mujoco.mj_getState(self.model, data, after[row], kind)
+            mujoco.mj_getState(self.model, data, after, _STATE)
+            out[row] = after
             for name in self.derived:
                 derived[name][row] = getattr(data, name)
-        return Motion(after, derived)
+        return Motion(out, derived)
 
 
-def _layout(room: Any, names: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Name, first column and number of columns of fields within the state rows."""
-    base = room.state.ctypes.data
-    found = []
-    for name in names:
-        field = room.bind(name)
-        found.append((name, (field.ctypes.data - base) // field.itemsize, field.shape[1]))
-    return found
+def _before(component: Any) -> int:
+    """The components of a state row that come before one: those of lower bits."""
+    return int(_STATE) & (int(component) - 1)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SIZE = 480
 _MARGIN, _LINE, _GAP = 10, 20, 24  # pixels of the text
+_DISTANCE = 4.0  # of the camera, m
 _REACH = 0.3  # longest arrow, as a fraction of the camera's distance
 _METRES_PER_SPEED = 0.5  # of the arrow of the body's velocity, where the task is no speed
 _MOST_MARKS = 100
@@ -89,7 +90,7 @@ def captions(family: "LocomotionFamily", view: View) -> list[tuple[str, Colour]]
     position, velocity = view.state[family._position], view.state[family._velocity]
     texts = [(text, GREEN) for text in _task_texts(family, view, position)]
     if "direction" in view.params:
-        speed = f"{float(velocity @ view.params['direction']):.2f} m/s that way"
+        speed = f"{float(velocity @ view.params['direction']):.2f} m/s"
     elif "goal" in view.params:
         speed = f"{float(np.hypot(*velocity)):.2f} m/s"
     else:
@@ -106,7 +107,7 @@ def camera_of(family: "LocomotionFamily", view: View) -> Any:
     :param view: what to show; it needs the state
     """
     camera = mujoco.MjvCamera()
-    camera.azimuth, camera.elevation, camera.distance = 90.0, -20.0, 4.0
+    camera.azimuth, camera.elevation, camera.distance = 90.0, -20.0, _DISTANCE
     for name, value in family.body.camera:
         setattr(camera, name, value)
     position = view.state[family._position]
@@ -125,20 +126,27 @@ def marks_of(family: "LocomotionFamily", view: View) -> list[Mark]:
     :param view: what to show; it needs the state
     """
     position, velocity = view.state[family._position], view.state[family._velocity]
-    floor = float(family.physics.model.geom("floor").pos[2])
-    distance = float(dict(family.body.camera).get("distance", 4.0))
-    if "velocity" in view.params:
-        return _speed_marks(family, float(view.params["velocity"]), position, velocity, distance)
+    distance = float(dict(family.body.camera).get("distance", _DISTANCE))
+    floor, reach = float(family.physics.model.geom("floor").pos[2]), _REACH * distance
     if "goal" in view.params:
-        return _goal_marks(view.params["goal"], floor)
-    if "direction" in view.params:
-        reach = _REACH * distance
-        wanted = reach * view.params["direction"]
-        done = _within(_METRES_PER_SPEED * velocity, reach)
-        marks = [_arrow(position, wanted, floor + 0.02, 0.05, GREEN)]
-        # Above the other one and thinner, so that both are seen where they agree.
-        return marks + [_arrow(position, done, floor + 0.1, 0.025, ACCENT)]
-    return []
+        return _pin(view.params["goal"], floor)
+    if "velocity" in view.params:
+        wanted = np.array([float(view.params["velocity"]), 0.0])
+        wanted, done = (reach / _fastest(family) * v for v in (wanted, velocity))
+    elif "direction" in view.params:
+        wanted, done = reach * view.params["direction"], _METRES_PER_SPEED * velocity
+    else:
+        return []
+    done = _within(done, 1.4 * reach)
+    if family.n_position == 1 or "velocity" in view.params:
+        below, nearer = (position - np.array([0.0, y * distance]) for y in (0.14, 0.2))
+        return _arrow(below, wanted, floor, reach, GREEN) + _arrow(
+            nearer, done, floor, reach, ACCENT
+        )
+    # Above the other one and thinner, so that both are seen where they agree.
+    return _arrow(position, wanted, floor, reach, GREEN) + _arrow(
+        position, done, floor + 0.06 * reach, 0.6 * reach, ACCENT
+    )
 
 
 class Studio:
@@ -202,7 +210,11 @@ class Studio:
         geom = self.scene.geoms[self.scene.ngeom]
         rgba = np.array([*mark.colour, 255], dtype=np.float32) / 255
         mujoco.mjv_initGeom(geom, mark.kind, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
-        mujoco.mjv_connector(geom, mark.kind, mark.width, np.array(mark.start), np.array(mark.end))
+        start, end = np.array(mark.start), np.array(mark.end)
+        if mark.kind == mujoco.mjtGeom.mjGEOM_ARROW:
+            # MuJoCo draws arrows half as long as it is told.
+            end = start + 2 * (end - start)
+        mujoco.mjv_connector(geom, mark.kind, mark.width, start, end)
         geom.emission = 0.3
         self.scene.ngeom += 1
 
@@ -210,9 +222,9 @@ class Studio:
 def _brighten(model: Any) -> None:
     """Gives all bodies the same light, sky and floor, with tiles of one metre."""
     model.vis.global_.offwidth = model.vis.global_.offheight = SIZE
-    model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.45, 0.35
+    model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.4, 0.25
     model.vis.headlight.specular[:] = 0.1
-    model.light_diffuse[:], model.light_specular[:] = 0.45, 0.1
+    model.light_diffuse[:], model.light_specular[:] = 0.35, 0.1
     floor = model.geom("floor")
     floor.rgba[:] = 1.0
     floor.size[:2] = _FLOOR
@@ -300,44 +312,37 @@ def _task_texts(family: "LocomotionFamily", view: View, position: FloatArray) ->
     return texts
 
 
-def _speed_marks(
-    family: "LocomotionFamily",
-    target: float,
-    position: FloatArray,
-    velocity: FloatArray,
-    distance: float,
-) -> list[Mark]:
-    """Two arrows side by side, between the body and the camera."""
-    space: Any = getattr(family.task_distribution, "space", None)
-    fastest = abs(target) if space is None else float(np.abs([space.low, space.high]).max())
-    scale = _REACH * distance / max(fastest, 1e-6)
-    floor = float(family.physics.model.geom("floor").pos[2])
-    marks = []
-    for nearer, speed, colour in ((0.14, target, GREEN), (0.2, float(velocity[0]), ACCENT)):
-        start = position - np.array([0.0, nearer * distance])
-        along = _within(np.array([scale * speed, 0.0]), 1.4 * _REACH * distance)
-        marks.append(_arrow(start, along, floor + 0.02 * distance, 0.01 * distance, colour))
-    return marks
+def _fastest(family: "LocomotionFamily") -> float:
+    """The largest target speed of the family."""
+    space: Any = family.task_distribution.space
+    return max(float(np.abs([space.low, space.high]).max()), 1e-6)
 
 
-def _goal_marks(goal: FloatArray, floor: float) -> list[Mark]:
+def _pin(goal: FloatArray, floor: float) -> list[Mark]:
     """A pin in a disc."""
     x, y = (float(value) for value in goal)
-    cylinder, sphere = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE
-    top = floor + 1.0
+    cylinder, top = mujoco.mjtGeom.mjGEOM_CYLINDER, floor + 1.0
     return [
         Mark(cylinder, (x, y, floor), (x, y, floor + 0.02), 0.4, GREEN),
         Mark(cylinder, (x, y, floor), (x, y, top), 0.025, GREEN),
-        Mark(sphere, (x, y, top), (x, y, top + 0.01), 0.14, GREEN),
+        Mark(mujoco.mjtGeom.mjGEOM_CAPSULE, (x, y, top), (x, y, top + 0.01), 0.14, GREEN),
     ]
 
 
 def _arrow(
-    start: FloatArray, along: FloatArray, height: float, width: float, colour: Colour
-) -> Mark:
-    x, y = start + along
-    first = float(start[0]), float(start[1]), height
-    return Mark(mujoco.mjtGeom.mjGEOM_ARROW, first, (float(x), float(y), height), width, colour)
+    start: FloatArray, along: FloatArray, floor: float, reach: float, colour: Colour
+) -> list[Mark]:
+    """An arrow on the floor, or none where it would be too short to see.
+
+    :param reach: of the longest arrow, which tells how thick all of them are
+    """
+    if np.hypot(*along) < 0.02 * reach:
+        return []
+    x, y = start
+    height, end = floor + 0.05 * reach, start + along
+    kind = mujoco.mjtGeom.mjGEOM_ARROW
+    first, last = (float(x), float(y), height), (float(end[0]), float(end[1]), height)
+    return [Mark(kind, first, last, 0.035 * reach, colour)]
 
 
 def _within(vector: FloatArray, longest: float) -> FloatArray:

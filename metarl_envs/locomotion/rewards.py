@@ -14,7 +14,9 @@ def control_cost(actions: FloatArray, weight: float) -> FloatArray:
     :param actions: (B, U)
     :param weight: of the squared norm
     """
-    return np.asarray(weight * np.square(actions).sum(axis=-1))
+    # Actions in another order of memory would be added up in another order, too.
+    squares = np.square(np.ascontiguousarray(actions))
+    return np.asarray(weight * squares.sum(axis=-1))
 
 
 def speed_reward(velocity: FloatArray, target: FloatArray) -> FloatArray:
