@@ -156,6 +156,8 @@ class UniformTasks:
     def __init__(self, make_task: MakeTask, low: ArrayLike, high: ArrayLike) -> None:
         bounds = np.broadcast_arrays(np.atleast_1d(low), np.atleast_1d(high))
         self.low, self.high = (np.array(bound, dtype=np.float64) for bound in bounds)
+        if self.low.ndim != 1:
+            raise ValueError(f"low={low!r} and high={high!r} must be numbers or of shape (n,)")
         if not (
             np.all(np.isfinite(self.low))
             and np.all(np.isfinite(self.high))
@@ -181,6 +183,10 @@ class UniformTasks:
         :param n: how many
         """
         return self._scaled(draw(np.arange(n)))
+
+    def from_row(self, row: FloatArray) -> Task:
+        """The task with this array, (n,), unchecked."""
+        return self.make_task(row)
 
     def _scaled(self, uniforms: FloatArray) -> FloatArray:
         return self.low + (self.high - self.low) * uniforms
@@ -221,6 +227,11 @@ class FiniteTasks:
         self.probabilities = weights
         self._cumulative = np.cumsum(weights)
         self._arrays = np.stack([task.to_array() for task in self.tasks])
+        if self._arrays.ndim != 2:
+            raise ValueError(
+                f"to_array() of {self.tasks[0]!r} has shape {self._arrays.shape[1:]}: it must be "
+                "(task_dim,)"
+            )
         self.space: gym.Space[Any] = gym.spaces.Box(
             self._arrays.min(0), self._arrays.max(0), dtype=np.float64
         )
@@ -236,6 +247,10 @@ class FiniteTasks:
         :param n: how many
         """
         return np.asarray(self._arrays[self._indices(draw(np.arange(n))[:, 0])])
+
+    def from_row(self, row: FloatArray) -> Task:
+        """The member of the set that has this array, (n,)."""
+        return self.tasks[int(np.flatnonzero((self._arrays == row).all(axis=1))[0])]
 
     def _indices(self, uniforms: FloatArray) -> IntArray:
         indices = np.searchsorted(self._cumulative, uniforms, side="right")

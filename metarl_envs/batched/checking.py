@@ -14,21 +14,28 @@ from metarl_envs.core import FloatArray
 from metarl_envs.distributions import check_seed
 
 __all__ = [
+    "LARGEST_MAGNITUDE",
     "Structure",
     "Target",
     "check_choice",
     "check_counts",
     "check_deviations",
     "check_finite",
+    "check_flags",
+    "check_magnitudes",
     "check_observations",
     "check_prior_options",
     "check_seed",
     "check_stage",
+    "checked_numbers",
     "checked_policies",
 ]
 
 Target = Literal["optimal", "myopic"]
 Structure = Literal["block", "full"]
+
+LARGEST_MAGNITUDE = 1e6
+"""Of rewards and lengths, so that neither sums over an episode nor squares overflow."""
 
 
 def check_counts(**counts: Any) -> None:
@@ -50,6 +57,25 @@ def check_finite(**numbers: Any) -> None:
     for name, value in numbers.items():
         if not _is_finite(value):
             raise ValueError(f"{name}={value!r} must be a finite number")
+
+
+def check_magnitudes(**numbers: Any) -> None:
+    """`ValueError` for the first argument that is no number of at most `LARGEST_MAGNITUDE`, up to
+    its sign.
+    """
+    for name, value in numbers.items():
+        if not (_is_finite(value) and abs(value) <= LARGEST_MAGNITUDE):
+            raise ValueError(
+                f"{name}={value!r} must be a number from {-LARGEST_MAGNITUDE:g} to "
+                f"{LARGEST_MAGNITUDE:g}: choose smaller units"
+            )
+
+
+def check_flags(**flags: Any) -> None:
+    """`ValueError` for the first argument that is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name}={value!r} must be True or False")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -79,6 +105,30 @@ def check_observations(observations: Any, low: Any, high: Any) -> None:
             f"observations={observations!r} lie outside the observation space: "
             f"numbers must be from {low} to {high}"
         )
+
+
+def checked_numbers(name: str, array: Any, *shapes: tuple[int, ...]) -> FloatArray:
+    """`array` as float64, or `ValueError` where it holds anything but finite real numbers or has
+    none of the shapes.
+
+    :param name: what to call it in the error
+    :param array: what the user handed in
+    :param shapes: that it may have
+    """
+    try:
+        numbers = np.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={array!r} is no array: give numbers in rows alike") from error
+    # NumPy would read text and dates as numbers, and leave out imaginary parts.
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(f"{name}={array!r} must hold real numbers")
+    if numbers.shape not in shapes:
+        allowed = " or ".join(map(str, shapes))
+        raise ValueError(f"{name} has shape {numbers.shape}: give {allowed}")
+    result = numbers.astype(np.float64)
+    if not np.all(np.isfinite(result)):
+        raise ValueError(f"{name}={array!r} must hold finite numbers only")
+    return result
 
 
 def check_prior_options(

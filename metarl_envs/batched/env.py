@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from metarl_envs.batched.family import Array, Family, View
+from metarl_envs.batched.hosting import hand_on_family, made_family
 from metarl_envs.batched.requests import check_trial_options, checked_options
 from metarl_envs.core import BoolArray, FloatArray, Split, Task, TaskDistribution, task_id
 from metarl_envs.distributions import TaskMode, TaskStream, check_task
@@ -64,43 +65,6 @@ def _are_integers_of(space: gym.Space[Any], array: Array, shape: tuple[int, ...]
         return False
     # As unsigned numbers the negative ones are large: one comparison does for both bounds.
     return bool(array.view(np.uint64).max() < space.n)
-
-
-def made_family(env: Any, family: Family | None, arguments: dict[str, Any]) -> Family:
-    """`family`, or where it is absent the one that the environment's class names.
-
-    :param env: an instance of a class with `family_class`
-    :param family: what the user handed in
-    :param arguments: of `family_class`
-    """
-    family_class = getattr(env, "family_class", None)
-    if family is not None and arguments:
-        raise TypeError(f"{sorted(arguments)} are arguments of a family, but family is given")
-    if family is not None:
-        if not isinstance(family, Family):
-            raise TypeError(f"family={family!r} must be a metarl_envs.batched.Family")
-        return family
-    if family_class is None:
-        raise TypeError(f"{type(env).__name__} has no family_class: give family=")
-    made: Family = family_class(**arguments)
-    return made
-
-
-def hand_on_family(env: Any, family: Family) -> None:
-    """Gives an environment its family, the task distribution, the horizon, and all that the family
-    has beyond `Family`: `optimal_return`, `features`, `finite_mdp`, sizes, ...
-
-    They become attributes of the instance: so `hasattr(env, "features")` tells the truth, and
-    `isinstance` with the protocols of core.py holds on every Python version (3.12 and later do not
-    see what `__getattr__` returns).
-    """
-    env.family = family
-    env.task_distribution = family.task_distribution
-    env.horizon = family.horizon
-    known = {*dir(Family), *Family.__annotations__, *dir(type(env))}
-    for name in dir(family):
-        if not name.startswith("_") and name not in known and hasattr(family, name):
-            setattr(env, name, getattr(family, name))
 
 
 def stream_seed(np_random_seed: int, generator: np.random.Generator) -> int:
@@ -169,7 +133,7 @@ class FamilyEnv(gym.Env[Any, Any]):
 
     def __new__(
         cls,
-        *,
+        *positional: Any,
         episodes_per_trial: int | None = None,
         reset_mode: ResetMode = "true_start",
         observe_transitions: bool = True,
@@ -181,7 +145,7 @@ class FamilyEnv(gym.Env[Any, Any]):
         if episodes_per_trial is None:
             return super().__new__(cls)
         env = belief_mdp(
-            cls(**arguments),
+            cls(*positional, **arguments),
             episodes_per_trial,
             reset_mode=reset_mode,
             observe_transitions=observe_transitions,
@@ -210,6 +174,7 @@ class FamilyEnv(gym.Env[Any, Any]):
         self.observation_space = family.observation_space
         self.action_space = family.action_space
         self.task_mode = task_mode
+        self.metadata = {**type(self).metadata, "render_fps": family.render_fps}
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
         self._tasks = TaskStream(family.task_distribution, task_mode=task_mode)
         self._seeding_generator: np.random.Generator | None = None

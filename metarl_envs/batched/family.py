@@ -60,6 +60,8 @@ class Family(ABC):
     n_step_uniforms: int = 0
     has_action_masks: bool = False
     """Whether some action is forbidden somewhere: then infos carry `action_mask`."""
+    render_fps: int = 2
+    """Pictures per second in a film that shows every step."""
 
     @abstractmethod
     def compile(self, arrays: FloatArray) -> Params:

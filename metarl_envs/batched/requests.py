@@ -127,6 +127,8 @@ def checked_tasks(
     :param num_envs: B
     """
     tasks = [options.get("task")] * num_envs
+    if "tasks" in options and tasks[0] is not None:
+        raise ValueError('options has both "task" and "tasks": give one of them')
     if "tasks" in options:
         tasks = checked_list(options["tasks"], 'options["tasks"]')
     check_optional_tasks(distribution, tasks if "tasks" in options else tasks[:1])

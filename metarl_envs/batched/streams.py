@@ -117,8 +117,9 @@ class TaskStreams:
     def get_task(self, index: int) -> Task:
         """The task of one stream's running episode; the pinned one before the first."""
         if self._has_task[index] and self._tasks[index] is None:
-            array = self.arrays[index].reshape(self.distribution.space.shape or ())
-            self._tasks[index] = self.distribution.from_array(array.copy())
+            # What was drawn need not be checked again, where the distribution can do without.
+            make = getattr(self._batch, "from_row", self.distribution.from_array)
+            self._tasks[index] = make(self.arrays[index].copy())
         task: Task | None = (self._tasks if self._has_task[index] else self._pinned)[index]
         if task is None:
             raise gym.error.ResetNeeded(

@@ -44,7 +44,7 @@ class Trials:
         check_choice("reset_mode", reset_mode, ResetMode)
         check_reward_scale(reward_scale)
         self.n_episodes, self.reset_mode = n_episodes, reset_mode
-        self.observe_transitions, self.reward_scale = observe_transitions, reward_scale
+        self.observe_transitions, self.reward_scale = observe_transitions, float(reward_scale)
         self.inner_space, self.action_space = family.observation_space, family.action_space
         self.observation_space: gym.Space[Any] = family.observation_space
         self.observation_layout: dict[str, slice] = {}
@@ -55,7 +55,8 @@ class Trials:
             self._n_numbers = self.observation_layout["done"].stop
         self._index = np.zeros(n_envs, dtype=np.int64)
         # What the last step did.
-        self._new = np.arange(n_envs)
+        self._is_new = np.ones(n_envs, dtype=np.bool_)
+        self._n_new = n_envs
         self._has_ended = np.zeros(n_envs, dtype=np.bool_)
         self._actions: Array = np.zeros((n_envs, *(self.action_space.shape or ())))
         self._rewards = np.zeros(n_envs)
@@ -72,7 +73,10 @@ class Trials:
     def begin(self, rows: IntArray) -> None:
         """Begins new trials."""
         self._index[rows] = 0
-        self._new = np.concatenate([self._new, rows])
+        self._is_new[rows] = True
+        self._n_new = int(np.count_nonzero(self._is_new))
+        if self._rows.size:
+            self._rows = self._rows[~self._is_new[self._rows]]
         self._has_ended[rows] = False
 
     def begin_step(self, actions: Array) -> None:
@@ -82,7 +86,8 @@ class Trials:
         """
         # Copies: the caller may use its own arrays again before a partial reset shows them.
         self._actions = actions.copy()
-        self._new = self._new[:0]
+        if self._n_new:
+            self._is_new[:], self._n_new = False, 0
         self._rows = self._rows[:0]
 
     def end_episodes(
@@ -129,7 +134,7 @@ class Trials:
         :param finals: observations before these began, (B, *obs_shape)
         :param observe: gives the ones now, (B, *obs_shape)
         """
-        self._finals = finals
+        self._finals = finals.copy() if self.reset_mode == "wasted_step" else finals
         if self.reset_mode == "wasted_step":
             self._starts = observe()
 
@@ -139,15 +144,15 @@ class Trials:
         :param observations: of the running episodes, (B, *obs_shape), fresh
         """
         if self.reset_mode == "wasted_step" and self._rows.size:
-            rows = np.setdiff1d(self._rows, self._new, assume_unique=True)
-            observations[rows] = self._finals[rows]
+            observations[self._rows] = self._finals[self._rows]
         if not self.observe_transitions:
             return observations
-        if len(self._new) >= len(observations):
+        if self._n_new == len(observations):
             shown = np.zeros((len(observations), self._n_numbers), self.observation_space.dtype)
         else:
             shown = self._with_tail(self._actions, self._rewards, self._has_ended)
-            shown[self._new] = 0
+            if self._n_new:
+                shown[self._is_new] = 0
         _write(shown, 0, self.inner_space, observations)
         return shown
 

@@ -26,7 +26,7 @@ class UniformBuffers:
         self, n_envs: int, n_most: int, generator: Callable[[int], np.random.Generator]
     ) -> None:
         fair = min(max(_MOST_NUMBERS // n_envs, _LEAST_BLOCK), _MOST_BLOCK)
-        self._block = max(fair, 2 * n_most)
+        self._block = max(fair, n_most)
         self._make = generator
         self._generators: list[np.random.Generator | int | None] = [None] * n_envs
         self._buffer = np.empty((n_envs, self._block))

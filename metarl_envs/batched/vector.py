@@ -18,12 +18,11 @@ from metarl_envs.batched.env import (
     FamilyEnv,
     checked_actions,
     checked_render_mode,
-    hand_on_family,
     json_spec,
-    made_family,
     warn_no_render_mode,
 )
 from metarl_envs.batched.family import Array, Family, Params
+from metarl_envs.batched.hosting import hand_on_family, made_family
 from metarl_envs.batched.requests import (
     check_optional_tasks,
     check_trial_options,
@@ -118,9 +117,12 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.num_envs = int(num_envs)
         self.task_mode = task_mode
         self.autoreset_mode = checked_autoreset_mode(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        own = {"render_fps": family.render_fps, "autoreset_mode": self.autoreset_mode}
+        self.metadata = {**type(self).metadata, **own}
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
         self.max_episode_steps = max_episode_steps
+        if max_episode_steps == -1:  # Gymnasium's way to say none
+            max_episode_steps = self.max_episode_steps = None
         self._limit = _time_limit(max_episode_steps, episodes_per_trial, family.horizon)
         self.episodes_per_trial = episodes_per_trial
         self._trials: Trials | None = None
@@ -183,7 +185,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._was_reset[rows] = True
         self._is_ready = bool(self._was_reset.all())
         self._has_ended = bool(self._done.any())
-        infos = self._infos()
+        infos = self._infos(None if mask.all() else mask)
         infos["task"], infos["_task"] = np.full(self.num_envs, None, dtype=object), mask.copy()
         for i in rows.tolist():
             infos["task"][i] = self._tasks.get_task(i)
@@ -361,6 +363,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._states, rewards, terminated = self.family.step(
             self._params, self._states, self._stages, actions, uniforms
         )
+        rewards = np.asarray(rewards, dtype=np.float64)
         self._stages = self._stages + 1
         if self._trials is not None:
             self._returns += rewards

@@ -1,4 +1,4 @@
-"""What renderers show of B episodes, noted while they run.
+"""What renderers show of B episodes, noted while they run, without a loop over them.
 
 Shapes: B sub-environments.
 """
@@ -16,10 +16,13 @@ class ViewRecords:
     """
 
     def __init__(self, n_envs: int) -> None:
-        self._actions: list[Array | None] = [None] * n_envs
-        self._rewards = np.zeros(n_envs)
-        self._returns = np.zeros(n_envs)
-        self._paths: list[list[Array]] = [[] for _ in range(n_envs)]
+        self._rewards, self._returns = np.zeros((2, n_envs))
+        self._actions: Array = np.zeros(n_envs)
+        self._has_acted = np.zeros(n_envs, dtype=np.bool_)
+        # Observations of all steps since the oldest running episode began, its first ones apart.
+        self._frames: list[Array] = []
+        self._starts = np.zeros(n_envs, dtype=np.int64)
+        self._firsts: Array = np.empty(0)
 
     def begin(self, rows: IntArray, observations: Array) -> None:
         """Notes the starts of episodes.
@@ -28,8 +31,15 @@ class ViewRecords:
         :param observations: first ones in `rows`, (B, *obs_shape)
         """
         self._rewards[rows] = self._returns[rows] = 0.0
-        for i in rows.tolist():
-            self._actions[i], self._paths[i] = None, [observations[i]]
+        self._has_acted[rows] = False
+        if len(self._firsts) != len(observations):
+            self._firsts = observations.copy()
+        self._firsts[rows] = observations[rows]
+        self._starts[rows] = len(self._frames)
+        oldest = int(self._starts.min())
+        if 2 * oldest > len(self._frames):
+            del self._frames[:oldest]
+            self._starts -= oldest
 
     def step(
         self, rows: IntArray, actions: Array, rewards: FloatArray, observations: Array
@@ -39,13 +49,12 @@ class ViewRecords:
         :param rows: which sub-environments took it
         :param actions: (B, *action_shape)
         :param rewards: (B,)
-        :param observations: (B, *obs_shape)
+        :param observations: (B, *obs_shape), fresh
         """
+        self._actions, self._has_acted[rows] = actions.copy(), True
         self._rewards[rows] = rewards[rows]
         self._returns[rows] += rewards[rows]
-        for i in rows.tolist():
-            self._actions[i] = actions[i].copy()
-            self._paths[i].append(observations[i])
+        self._frames.append(observations)
 
     def view(
         self,
@@ -57,14 +66,15 @@ class ViewRecords:
         states: Array,
     ) -> View:
         """What a renderer may show of sub-environment `i`; arguments are of all of them."""
+        frames = self._frames[int(self._starts[i]) :]
         return View(
             observations[i],
             int(stages[i]),
-            self._actions[i],
+            self._actions[i] if self._has_acted[i] else None,
             float(self._rewards[i]),
             float(self._returns[i]),
             None if masks is None else masks[i].astype(np.bool_),
             {name: param[i] for name, param in params.items()},
-            np.array(self._paths[i]),
+            np.array([self._firsts[i], *(frame[i] for frame in frames)]),
             states[i],
         )

@@ -26,7 +26,16 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from metarl_envs.checks import door, episodes, secrecy, tasks, values, vector_steps, vector_tasks
+from metarl_envs.checks import (
+    door,
+    episodes,
+    families,
+    secrecy,
+    tasks,
+    values,
+    vector_steps,
+    vector_tasks,
+)
 from metarl_envs.checks.subject import AnyEnv, NotApplicableError, Subject, TaskEnvError
 from metarl_envs.checks.vector_subject import VectorSubject
 
@@ -84,6 +93,7 @@ TASK_ENV_CHECKS: Mapping[str, Callable[[Subject], None]] = _named(
 
 TASK_VECTOR_ENV_CHECKS: Mapping[str, Callable[[VectorSubject], None]] = _named(
     vector_steps.vector_env_has_the_task_interface,
+    families.family_methods_are_batched_and_pure,
     vector_steps.autoreset_mode_is_explicit,
     vector_steps.spaces_are_batched,
     vector_steps.results_are_arrays,

@@ -32,7 +32,7 @@ class ObserveTransition(TaskWrapper):
         check_reward_scale(reward_scale)
         RecordConstructorArgs.__init__(self, reward_scale=reward_scale)
         super().__init__(env)
-        self.reward_scale = reward_scale
+        self.reward_scale = float(reward_scale)
         self.observation_space, self.observation_layout = transition_box(
             env.observation_space, env.action_space
         )

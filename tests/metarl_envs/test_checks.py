@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from metarl_envs.batched import FamilyVectorEnv
 from metarl_envs.checks import (
     TASK_ENV_CHECKS,
     TASK_VECTOR_ENV_CHECKS,
@@ -15,7 +16,7 @@ from metarl_envs.checks import (
     check_task_vector_env,
 )
 from metarl_envs.distributions import FiniteTasks, TaskStream, UniformTasks
-from metarl_envs.probes import Chain, GaussianBandit
+from metarl_envs.probes import Chain, ChainFamily, GaussianBandit
 from metarl_envs.wrappers import ObserveTask, Trial, belief_mdp
 from tests.metarl_envs.reference_envs import (
     HORIZON,
@@ -731,7 +732,57 @@ class GlobalNoise(ReferenceVectorEnv):
         return super().reset(seed=seed, options=options)
 
 
+class ShowsItsState(ChainFamily):
+    def observe(self, states: Any, stages: Any) -> Any:
+        return states
+
+
+class StepsInPlace(ChainFamily):
+    def step(self, params: Any, states: Any, *rest: Any) -> Any:
+        following, *others = super().step(params, states, *rest)
+        states[:] = following
+        return (following, *others)
+
+
+class DependsOnTheBatch(ChainFamily):
+    def step(self, *arguments: Any) -> Any:
+        following, rewards, terminated = super().step(*arguments)
+        return following, rewards + len(rewards), terminated
+
+
+class ForgetsWhatEnds(ChainFamily):
+    def step(self, *arguments: Any) -> Any:
+        return super().step(*arguments)[:2]
+
+
+class IntegerRewards(ChainFamily):
+    def step(self, *arguments: Any) -> Any:
+        following, rewards, terminated = super().step(*arguments)
+        return following, rewards.astype(int), terminated
+
+
+BROKEN_FAMILIES = [
+    (ShowsItsState, "copy"),
+    (StepsInPlace, "in place"),
+    (DependsOnTheBatch, "row 0 alone"),
+    (ForgetsWhatEnds, "must return"),
+    (IntegerRewards, "float64"),
+]
+
+
+@pytest.mark.parametrize(("family", "message"), BROKEN_FAMILIES)
+def test_the_check_of_families_says_what_a_method_does_wrong(family, message):
+    name = "family_methods_are_batched_and_pure"
+
+    def make(num_envs: int) -> Any:
+        return FamilyVectorEnv(num_envs, family=family())
+
+    with pytest.raises(TaskEnvError, match=f"^{name}: .*{message}"):
+        check_task_vector_env(make, only=[name])
+
+
 BROKEN_VECTOR = {
+    "family_methods_are_batched_and_pure": [],  # see above: the reference is not made of a Family
     "vector_env_has_the_task_interface": [TupleOfTasks],
     "autoreset_mode_is_explicit": [HidesItsMode],
     "spaces_are_batched": [UnbatchedSpace],
@@ -755,6 +806,7 @@ BROKEN_VECTOR = {
     "global_generators_are_left_alone": [GlobalNoise],
     "vector_spec_survives_json": [],
 }
+OF_FAMILIES = "family_methods_are_batched_and_pure"
 VECTOR_CASES = [(name, env) for name, envs in BROKEN_VECTOR.items() for env in envs]
 
 
@@ -765,14 +817,13 @@ def test_a_vector_family_that_keeps_the_laws_passes_in_every_mode(mode):
     )
     ran = check_task_vector_env(env)
     missing = TASK_VECTOR_ENV_CHECKS.keys() - set(ran)
-    assert missing == (
-        set() if mode is AutoresetMode.SAME_STEP else {"final_observations_are_kept"}
-    )
+    assert missing - {"final_observations_are_kept"} == {OF_FAMILIES}
+    assert ("final_observations_are_kept" in missing) == (mode is not AutoresetMode.SAME_STEP)
 
 
 def test_a_vector_class_passes_with_a_factory_of_the_single_env():
     ran = check_task_vector_env(ReferenceVectorEnv, single=ReferenceEnv)
-    assert TASK_VECTOR_ENV_CHECKS.keys() - set(ran) == {"vector_spec_survives_json"}
+    assert TASK_VECTOR_ENV_CHECKS.keys() - set(ran) == {"vector_spec_survives_json", OF_FAMILIES}
 
 
 @pytest.mark.filterwarnings("ignore:.*is not an instance of AutoresetMode")

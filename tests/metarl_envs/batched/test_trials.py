@@ -77,6 +77,29 @@ def test_vector_trials_equal_wrapped_single_envs_bit_for_bit(env_id, mode, optio
     assert_same_steps(vector, single, 15)
 
 
+@pytest.mark.parametrize("reset_mode", ["true_start", "wasted_step"])
+def test_partial_resets_of_trials_leave_the_other_rows_alone(reset_mode):
+    """Sub-environment i of one vector env is always reset, those of the other never."""
+    arguments = {"num_envs": 4, "episodes_per_trial": 2, "reset_mode": reset_mode}
+    reset, calm = (gym.make_vec("metarl/BernoulliBandit-v0", **arguments) for _ in range(2))
+    mask = np.array([True, False, False, True])
+    reset.reset(seed=0)
+    calm.reset(seed=0)
+    rng = np.random.default_rng(0)
+    others = np.flatnonzero(~mask)
+    for _ in range(60):
+        actions = random_actions(calm, rng)
+        ours, theirs = reset.step(actions), calm.step(actions)
+        for left, right in zip(ours[:4], theirs[:4], strict=True):
+            assert data_equivalence(left[others], right[others], exact=True)
+        for _ in range(int(rng.integers(3))):
+            observations, infos = reset.reset(options={"reset_mask": mask.copy()})
+            assert data_equivalence(observations[others], ours[0][others], exact=True)
+            assert not observations[mask][:, reset.observation_layout["action"]].any()
+            # Only what began is told: statistics of episodes are not told twice.
+            assert (infos["_task_id"] == mask).all() and "inner_episode" not in infos
+
+
 @pytest.mark.parametrize("task_mode", ["resample", "fixed"])
 def test_continuous_trials_equal_wrapped_single_envs(task_mode):
     vector = LinearQuadraticVector(num_envs=3, episodes_per_trial=2, task_mode=task_mode)
