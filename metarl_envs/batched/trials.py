@@ -62,6 +62,7 @@ class Trials:
         self._rewards = np.zeros(n_envs)
         self._summary: dict[str, Array] = {}
         self._rows = np.empty(0, dtype=np.int64)
+        self._n_over = 0
         self._finals: Array = np.empty(0)
         self._starts: Array = np.empty(0)
 
@@ -74,10 +75,13 @@ class Trials:
         """Begins new trials."""
         self._index[rows] = 0
         self._is_new[rows] = True
-        self._n_new = int(np.count_nonzero(self._is_new))
-        if self._rows.size:
-            self._rows = self._rows[~self._is_new[self._rows]]
+        self._n_new = int(np.count_nonzero(self._is_new)) if self._n_new else len(rows)
         self._has_ended[rows] = False
+        self._n_over = 0
+
+    def forget(self, rows: IntArray) -> None:
+        """Forgets what the last step ended in sub-environments that are reset now."""
+        self._rows = np.setdiff1d(self._rows, rows, assume_unique=True)
 
     def begin_step(self, actions: Array) -> None:
         """Forgets the last step.
@@ -111,6 +115,7 @@ class Trials:
         :param lengths: of the episodes, (B,)
         """
         self._rewards, self._has_ended = rewards.copy(), has_ended
+        self._n_over = 0
         if not ended.size:
             return ended
         index = self._index.copy()
@@ -124,8 +129,9 @@ class Trials:
         counts = index[ended] + 1
         self._index[ended] = counts
         is_over = counts >= self.n_episodes
-        self._rows = ended[~is_over]
-        return ended[is_over]
+        self._rows, over = ended[~is_over], ended[is_over]
+        self._n_over = len(over)
+        return over
 
     def keep(self, finals: Array, observe: Callable[[], Array]) -> None:
         """Keeps last observations of the episodes that ended in trials that go on, and first ones
@@ -182,23 +188,24 @@ class Trials:
         """What `Trial` adds to infos, with Gymnasium's masks.
 
         :param present: which sub-environments the infos are of, (B,)
-        :param mask: the same where these are not all of them
+        :param mask: the same where these are some that are over or were reset; `None` for all
         """
         ended = self._has_ended.copy() if mask is None else self._has_ended & mask
         infos: dict[str, Any] = {"episode_done": ended, "_episode_done": present}
-        if not ended.any():
+        if not (self._rows.size + self._n_over if mask is None else ended.any()):
             return infos
         # As everywhere in Gymnasium's infos, the masks say which entries mean something.
         inner = self._summary | {f"_{name}": ended for name in self._summary}
         infos |= {"inner_episode": inner, "_inner_episode": ended}
-        rows = self._rows if mask is None else self._rows[mask[self._rows]]
-        if rows.size:
-            is_true_start = self.reset_mode == "true_start"
-            name = "inner_final_obs" if is_true_start else "start_obs"
-            has_kept = np.zeros_like(ended)
-            has_kept[rows] = True
-            infos |= {name: self._finals if is_true_start else self._starts, f"_{name}": has_kept}
-        return infos
+        if mask is not None or not self._rows.size:
+            return infos
+        goes_on = ended
+        if self._n_over:
+            goes_on = np.zeros_like(ended)
+            goes_on[self._rows] = True
+        is_true_start = self.reset_mode == "true_start"
+        name = "inner_final_obs" if is_true_start else "start_obs"
+        return infos | {name: self._finals if is_true_start else self._starts, f"_{name}": goes_on}
 
 
 def _write(out: Array, start: int, space: gym.Space[Any], values: Array) -> None:

@@ -182,6 +182,8 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         is_free = np.array([task is None for task in chosen[rows]])
         self._begin_tasks(rows[is_free], rows[~is_free], chosen)
         self._begin_episodes(rows)
+        if self._trials is not None:
+            self._trials.forget(rows)
         self._was_reset[rows] = True
         self._is_ready = bool(self._was_reset.all())
         self._has_ended = bool(self._done.any())
