@@ -33,9 +33,13 @@ class Trial(TaskWrapper):
     ``action_masks()``, which tell those of the new episode, never from
     ``action_masks(observations)``.
 
+    The blind action is the first of the new episode in that code, so a trial has K H steps in both
+    modes, where the paper's text counts K - 1 resets as steps of their own.
+
     A trial ends as ``terminated``, since its budget is part of the problem, however its last
     episode ended: ``info["inner_episode"]`` keeps that apart. Put a ``TimeLimit`` inside, not
-    outside. ``set_task`` during a trial takes effect at the next trial.
+    outside: ``gymnasium.make(id, max_episode_steps=T)`` puts it outside and cuts trials; give an env
+    its own horizon, or ``belief_mdp(id, K, max_episode_steps=T)``. ``set_task`` during a trial takes effect at the next trial.
 
     ``info["episode_done"]`` says whether the step ended an inner episode, and then
     ``info["inner_episode"]`` holds its index ``k``, return ``r``, length ``l``, ``terminated`` and
