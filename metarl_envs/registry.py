@@ -157,6 +157,56 @@ _ROWS = (
         "locomotion.half_cheetah:HalfCheetahDir",
         "Gymnasium's HalfCheetah runs forward or backward (MAML); two tasks",
     ),
+    _row(
+        "metarl/HalfCheetahMass-v0",
+        "locomotion.half_cheetah:HalfCheetahMass",
+        "Gymnasium's HalfCheetah runs forward, half to twice as heavy (RoML)",
+    ),
+    _row(
+        "metarl/AntDir-v0",
+        "locomotion.ant:AntDir",
+        "Gymnasium's Ant runs forward or backward (MAML); two tasks",
+    ),
+    _row(
+        "metarl/AntDir2D-v0",
+        "locomotion.ant:AntDir2D",
+        "Gymnasium's Ant runs in a direction of the plane (ProMP)",
+    ),
+    _row(
+        "metarl/AntVel-v0",
+        "locomotion.ant:AntVel",
+        "Gymnasium's Ant runs at a speed that only the rewards tell (MAML)",
+    ),
+    _row(
+        "metarl/AntGoal-v0",
+        "locomotion.ant:AntGoal",
+        "Gymnasium's Ant goes to a place at most 3 m away (PEARL)",
+    ),
+    _row(
+        "metarl/SwimmerVel-v0",
+        "locomotion.swimmer:SwimmerVel",
+        "Gymnasium's Swimmer swims at a speed that only the rewards tell (after ProMP's code)",
+    ),
+    _row(
+        "metarl/Walker2dVel-v0",
+        "locomotion.walker2d:Walker2dVel",
+        "Gymnasium's Walker2d walks at a speed that only the rewards tell (after ProMP's code)",
+    ),
+    _row(
+        "metarl/Walker2dRandParams-v0",
+        "locomotion.walker2d:Walker2dRandParams",
+        "Gymnasium's Walker2d with random masses, inertias, frictions and dampings (ProMP, PEARL)",
+    ),
+    _row(
+        "metarl/HopperRandParams-v0",
+        "locomotion.hopper:HopperRandParams",
+        "Gymnasium's Hopper with random masses, inertias, frictions and dampings (ProMP, PEARL)",
+    ),
+    _row(
+        "metarl/HumanoidDir-v0",
+        "locomotion.humanoid:HumanoidDir",
+        "Gymnasium's Humanoid runs in a direction that only the rewards tell (PEARL)",
+    ),
 )
 
 FAMILIES: Mapping[str, FamilyRow] = MappingProxyType({row.id: row for row in _ROWS})

@@ -1,6 +1,6 @@
-"""Draw a contact sheet of the task families: each as it renders itself, in mid-episode.
+"""Draw contact sheets of the task families: each as it renders itself, in mid-episode.
 
-python scripts/draw_families.py [--output docs/images/families.png]
+python scripts/draw_families.py [families] [locomotion] [--folder docs/images]
 """
 
 import argparse
@@ -63,9 +63,21 @@ def straight(n_steps: int, seed: int = 0, noise: float = 0.5) -> Play:
     return Play(choose, n_steps, seed)
 
 
+def swinging(n_steps: int, seed: int = 0, period: float = 12.0) -> Play:
+    """Return a play of joints that swing, each at a phase of its own."""
+    phases = np.random.default_rng(seed).uniform(0.0, 2 * np.pi, 32)
+
+    def choose(env: Any, observation: Any, stage: int) -> Any:
+        space = env.action_space
+        swing = np.sin(2 * np.pi * stage / period + phases[: space.shape[0]])
+        return (0.9 * swing * space.high).astype(np.float32)
+
+    return Play(choose, n_steps, seed)
+
+
 STAY, UP, RIGHT, DOWN, LEFT = range(5)
 # A discount makes the best policy of a lake go on instead of waiting for the last moment.
-ROWS: Sequence[Mapping[str, Play]] = (
+FAMILIES: Sequence[Mapping[str, Play]] = (
     {
         "Recommendation": scripted(4, 0, 7, seed=3),
         "BernoulliBandit": scripted(0, 1, 2, 3, 4, 1, seed=1),
@@ -91,6 +103,24 @@ ROWS: Sequence[Mapping[str, Play]] = (
         "DarkKeyToDoor": scripted(*[DOWN] * 3, *[RIGHT] * 3, UP),
     },
 )
+
+LOCOMOTION: Sequence[Mapping[str, Play]] = (
+    {
+        "HalfCheetahVel": swinging(30),
+        "HalfCheetahDir": swinging(30, seed=1),
+        "HalfCheetahMass": swinging(30, seed=3),
+        "AntDir2D": swinging(12),
+        "AntGoal": swinging(12, seed=3),
+    },
+    {
+        "AntVel": swinging(12, seed=1),
+        "SwimmerVel": swinging(40, period=30.0),
+        "Walker2dVel": swinging(25, seed=2, period=40.0),
+        "HopperRandParams": swinging(20, seed=1, period=40.0),
+        "HumanoidDir": swinging(12, seed=2, period=40.0),
+    },
+)
+SHEETS = {"families": FAMILIES, "locomotion": LOCOMOTION}
 
 
 def picture(name: str, play: Play) -> Any:
@@ -138,12 +168,14 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def main() -> None:
-    """Draw the sheet."""
+    """Draw the sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("docs/images/families.png"))
+    parser.add_argument("sheets", nargs="*", help=", ".join(SHEETS), default=list(SHEETS))
+    parser.add_argument("--folder", type=Path, default=Path("docs/images"))
     arguments = parser.parse_args()
-    rows = [{name: picture(name, play) for name, play in row.items()} for row in ROWS]
-    save(contact_sheet(rows), arguments.output)
+    for name in arguments.sheets:
+        rows = [{name: picture(name, play) for name, play in row.items()} for row in SHEETS[name]]
+        save(contact_sheet(rows), arguments.folder / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``python -m zoo train|evaluate|compare|enjoy|envs|agents|demo``."""
+"""The command line: ``python -m zoo train|evaluate|compare|enjoy|watch|envs|agents|demo``."""
 
 import importlib
 import os
@@ -16,6 +16,7 @@ from zoo.config import (
     EnvsConfig,
     EvaluateConfig,
     TrainConfig,
+    WatchConfig,
 )
 
 Command = (
@@ -23,6 +24,7 @@ Command = (
     | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[CompareConfig, tyro.conf.subcommand("compare", prefix_name=False)]
     | Annotated[EnjoyConfig, tyro.conf.subcommand("enjoy", prefix_name=False)]
+    | Annotated[WatchConfig, tyro.conf.subcommand("watch", prefix_name=False)]
     | Annotated[EnvsConfig, tyro.conf.subcommand("envs", prefix_name=False)]
     | Annotated[AgentsConfig, tyro.conf.subcommand("agents", prefix_name=False)]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo", prefix_name=False)]
@@ -34,6 +36,7 @@ RUNNERS = {
     EvaluateConfig: "zoo.commands:evaluate",
     CompareConfig: "zoo.commands:compare",
     EnjoyConfig: "zoo.commands:enjoy",
+    WatchConfig: "zoo.watch:watch",
     EnvsConfig: "zoo.commands:envs",
     AgentsConfig: "zoo.commands:agents",
     DemoConfig: "zoo.demo:run_demo",

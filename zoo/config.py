@@ -108,6 +108,34 @@ class EnjoyConfig:
 
 
 @dataclass(frozen=True)
+class WatchConfig:
+    """Film held-out tasks, side by side."""
+
+    env: str
+    """id of the task family"""
+    video: Path = Path("runs/watch.mp4")
+    """file to write: MP4 (needs imageio-ffmpeg) or GIF"""
+    agent: str = "random"
+    """`random`, a folder that `train` wrote, or a ZIP file of an agent"""
+    algo: str | None = None
+    """for a ZIP file: a name that `agents` lists, or a class of Stable-Baselines3 such as SAC"""
+    n_tasks: int = 3
+    """held-out tasks"""
+    n_steps: int = 200
+    """steps to film in each"""
+    n_adapt_episodes: int = 3
+    """episodes in which a meta-agent learns, unseen, before the film"""
+    deterministic: bool = False
+    """take the most likely actions"""
+    seed: int = 0
+    """seed of the tasks and of everything in them"""
+    env_kwargs: _KeyValues = ()
+    """arguments of the environment"""
+    progress: bool = True
+    """show a progress bar"""
+
+
+@dataclass(frozen=True)
 class EnvsConfig:
     """List the task families."""
 

@@ -18,13 +18,8 @@ from metarl_envs.core import FloatArray, Task
 
 
 def optimal_return_bounds_random_play(subject: Subject) -> None:
-    """Random play earns no more than ``optimal_return(task)``, within 4 standard errors.
-
-    Where the env has a ``discount`` below 1, its optimum is another quantity than plain returns.
-    """
+    """Random play earns no more than ``optimal_return(task)``, within 4 standard errors."""
     env = _env_with(subject, "optimal_return")
-    if env.has_wrapper_attr("discount") and attribute(env, "discount") < 1:
-        raise NotApplicableError("optimal_return is discounted")
     for task in subject.distinct_tasks(3):
         best = attribute(env, "optimal_return")(task)
         require(np.isfinite(best), f"optimal_return({task}) is {best}")

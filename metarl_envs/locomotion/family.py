@@ -89,12 +89,13 @@ class LocomotionFamily(Family):
         kind = ExactPhysics if is_exact else Physics
         self.physics = kind(body.xml_file, body.frame_skip, n_threads=n_threads, derived=names)
         model = self.physics.model
+        self.render_fps = round(1.0 / self.physics.dt)
         self._tracked_id = model.body(body.tracked).id if body.tracked else -1
         self._qpos, self._qvel = self.physics.columns["qpos"], self.physics.columns["qvel"]
         n_state = len(self.physics.rest)
         n_sensed = self.sensed(self.physics.forward(self.physics.rest[None])).shape[1]
-        # After MuJoCo's own row: position and velocity of the body, for infos and the next step, and
-        # what observations need of the step that led here.
+        # After MuJoCo's own row: position and velocity of the body, for infos and the next step,
+        # and what observations need of the step that led here.
         self._state, self._position = slice(0, n_state), slice(n_state, n_state + 2)
         self._velocity = slice(n_state + 2, n_state + 4)
         self._sensed = slice(n_state + 4, n_state + 4 + n_sensed)
@@ -176,6 +177,12 @@ class LocomotionFamily(Family):
             infos[f"{name}_velocity"] = states[:, self._velocity.start + i].copy()
         return infos
 
+    def render_ansi(self, view: View) -> str:
+        """Place, task, speed and return, in words."""
+        from metarl_envs.locomotion.rendering import narrate
+
+        return narrate(self, view)
+
     def render_rgb(self, view: View) -> Any:
         """The body in its world, with the task drawn in it."""
         from metarl_envs.locomotion.rendering import film
@@ -191,14 +198,13 @@ class LocomotionFamily(Family):
     def _note(self, rows: Array, motion: Motion) -> None:
         """Writes what follows MuJoCo's own numbers in a row, but for the velocity."""
         rows[:, self._position] = self._positions(motion.states, motion.derived)
+        if self.n_position == 1:
+            rows[:, self._position.stop - 1] = 0.0
         if self._sensed.stop > self._sensed.start:
             rows[:, self._sensed] = self.sensed(motion)
 
     def _positions(self, states: FloatArray, derived: dict[str, FloatArray]) -> FloatArray:
-        """Of the body along x and y, (B, 2)."""
+        """Of the body along x and y, (B, 2); the latter is left out where it moves along x only."""
         if self.body.tracked:
             return derived["xpos"][:, self._tracked_id, :2]
-        positions = states[:, self._qpos][:, :2].copy()
-        if self.n_position == 1:
-            positions[:, 1] = 0.0
-        return positions
+        return states[:, self._qpos.start : self._qpos.start + 2]

@@ -1,7 +1,6 @@
 """MuJoCo as a pure function of state rows: many simulations of one model, stepped at once.
 
-Shapes: B simulations, N numbers of a state row (MuJoCo's `mjSTATE_INTEGRATION`, warm start and all),
-U actuators.
+Shapes: B simulations, N numbers of a state row (see `STATE`), U actuators.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,10 @@ from metarl_envs.core import FloatArray
 
 Fields = Mapping[str, NDArray[Any]]
 LEAST_VERSION = "3.17"
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_QPOS, _QVEL = mujoco.mjtState.mjSTATE_QPOS, mujoco.mjtState.mjSTATE_QVEL
+STATE = 2 * int(mujoco.mjtState.mjSTATE_CTRL) - 1
+"""What a state row holds: the first components of MuJoCo's `mjSTATE_INTEGRATION`, up to controls.
+The rest (applied forces, equalities, mocap, plugins) stays as it is in all of Gymnasium's bodies.
+"""
 # What `mj_setConst` derives from masses, inertias and the like.
 _DERIVED_CONSTANTS = (
     "actuator_acc0",
@@ -105,10 +106,10 @@ class Physics:
         self.model = load_model(xml_file)
         self.dt = float(self.model.opt.timestep) * frame_skip
         self._rooms: dict[str, _Room] = {}
-        self.rest: FloatArray = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        self.rest: FloatArray = np.empty(mujoco.mj_stateSize(self.model, STATE))
         """The state row of the model's own start, (N,)."""
-        mujoco.mj_getState(self.model, mujoco.MjData(self.model), self.rest, _STATE)
-        self.columns = {"qpos": self._columns(_QPOS), "qvel": self._columns(_QVEL)}
+        mujoco.mj_getState(self.model, mujoco.MjData(self.model), self.rest, STATE)
+        self.columns = {name: self._columns(name) for name in ("qpos", "qvel")}
         """Where a state row has `qpos` and `qvel`."""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -176,8 +177,10 @@ class Physics:
             room = self._rooms[purpose] = _Room(self, n, fields)
         return room
 
-    def _columns(self, component: Any) -> slice:
-        start = mujoco.mj_stateSize(self.model, _before(component))
+    def _columns(self, name: str) -> slice:
+        component = int(getattr(mujoco.mjtState, f"mjSTATE_{name.upper()}"))
+        # A row has its components in the order of their bits.
+        start = mujoco.mj_stateSize(self.model, component - 1)
         return slice(start, start + mujoco.mj_stateSize(self.model, component))
 
 
@@ -190,7 +193,8 @@ class _Room:
         self.n = n
         n_threads = min(physics.n_threads, n)
         self.batch = batched_physics().Batch(physics.model, nsim=n, nthread=n_threads)
-        self.state, self.ctrl = self.batch.state, self.batch.bind("ctrl")
+        self.state = self.batch.state[:, : len(physics.rest)]
+        self.ctrl = self.batch.bind("ctrl")
         self.derived = {name: self.batch.bind(name) for name in physics.derived}
         self.fields = {name: self.batch.expand(name) for name in fields}
         self._ids = np.arange(n, dtype=np.int32)
@@ -254,15 +258,10 @@ class ExactPhysics(Physics):
         after = np.empty(states.shape[1])
         for row, state in enumerate(states):
             mujoco.mj_resetData(self.model, data)
-            mujoco.mj_setState(self.model, data, state, _STATE)
+            mujoco.mj_setState(self.model, data, state, STATE)
             run(data, row)
-            mujoco.mj_getState(self.model, data, after, _STATE)
+            mujoco.mj_getState(self.model, data, after, STATE)
             out[row] = after
             for name in self.derived:
                 derived[name][row] = getattr(data, name)
         return Motion(out, derived)
-
-
-def _before(component: Any) -> int:
-    """The components of a state row that come before one: those of lower bits."""
-    return int(_STATE) & (int(component) - 1)

@@ -19,6 +19,17 @@ def control_cost(actions: FloatArray, weight: float) -> FloatArray:
     return np.asarray(weight * squares.sum(axis=-1))
 
 
+def contact_cost(forces: FloatArray, weight: float, limit: float) -> FloatArray:
+    """`weight ||clip(f, -limit, limit)||^2`, (B,), as Gymnasium adds it up.
+
+    :param forces: contact forces on all bodies, the world's included, (B, bodies, 6)
+    :param weight: of the squared norm
+    :param limit: within which forces are clipped
+    """
+    squares = np.square(np.clip(forces, -limit, limit)).reshape(len(forces), -1)
+    return np.asarray(weight * squares.sum(axis=-1))
+
+
 def speed_reward(velocity: FloatArray, target: FloatArray) -> FloatArray:
     """`-|v - v*|`, (B,) (Finn, Abbeel and Levine, 2017, https://arxiv.org/abs/1703.03400).
 

@@ -8,15 +8,18 @@ from typing import Literal
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice, check_deviations
+from metarl_envs.batched.checking import check_choice
 from metarl_envs.batched.family import Array, Params
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import FiniteTasks, check_tasks
-from metarl_envs.navigation.point import PointFamily, check_positive
+from metarl_envs.navigation.point import PointFamily, check_lengths, check_positive
 from metarl_envs.navigation.rendering import Scene
 from metarl_envs.navigation.tasks import GoalTask
 
 CornerReward = Literal["potential", "progress"]
+
+# At 2 only the corner itself would pay, which float32 actions may miss.
+_MOST_SPARSE = 1.9
 
 
 class PointCornerFamily(PointFamily):
@@ -40,7 +43,7 @@ class PointCornerFamily(PointFamily):
     ) -> None:
         check_choice("reward", reward, CornerReward)
         check_positive(corner=corner)
-        check_deviations(sparse_radius=sparse_radius, start_range=start_range)
+        check_lengths(sparse_radius=sparse_radius, start_range=start_range)
         super().__init__(
             horizon=horizon,
             max_step=max_step,
@@ -100,10 +103,10 @@ class PointCornerFamily(PointFamily):
                 f"start_range={self.start_range!r} must be below half of "
                 f"sparse_radius={self.sparse_radius!r}: no start may pay"
             )
-        if self.sparse_radius > 2 * self.corner:
+        if self.sparse_radius > _MOST_SPARSE * self.corner:
             raise ValueError(
-                f"sparse_radius={self.sparse_radius!r} must be at most twice corner="
-                f"{self.corner!r}: the corners have to pay"
+                f"sparse_radius={self.sparse_radius!r} must be at most {_MOST_SPARSE} times corner="
+                f"{self.corner!r}: the corners, and what is near, have to pay"
             )
         if self.horizon * self.max_step < self.corner + self.start_range:
             raise ValueError(

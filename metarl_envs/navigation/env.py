@@ -108,8 +108,8 @@ class PointRobotEnv(FamilyEnv):
     * `render_mode`: `None`, "ansi" or "rgb_array"; pictures show the goal.
 
     ## Task family
-    A task is `GoalTask(goal)`, uniform in its square. `optimal_return(task)` is exact, the
-    integral over starts in closed form (`mean_moments` in exact.py);
+    A task is `GoalTask(goal)`, uniform in its square. `optimal_return(task)` is exact, with the
+    integral over starts (`mean_moments` in exact.py);
     `family.optimal_returns_from(tasks, starts)` is the best return from given starts.
     """
 
@@ -130,8 +130,8 @@ class SparsePointGoalEnv(FamilyEnv):
     ## Description
     The sparse point robot of Rakelly et al. (2019), PEARL, https://arxiv.org/abs/1903.08254: an
     agent without knowledge of the task has to walk along the half circle until it gets a reward.
-    They train on the dense reward and test on the sparse one; here there is the sparse one only
-    (`PointRobot-v0` has the dense one).
+    They train on the dense reward and test on the sparse one; see `reward`. Their goals are a fixed
+    number of evenly spaced ones, shuffled; here every task is drawn uniformly from the half circle.
 
     Mean optimal returns of an agent that knows the task, over tasks: 13.4 with `horizon=20`, 53.4
     with 60 and 93.4 with 100.
@@ -144,8 +144,9 @@ class SparsePointGoalEnv(FamilyEnv):
     `Box(-inf, inf, (2,), float32)`: the position.
 
     ## Rewards
-    `1 - distance` after the move where the distance from the goal is at most `goal_radius`, else 0;
-    with `flat_reward` 1 instead of `1 - distance`.
+    With `reward="sparse"`, `1 - distance` after the move where the distance from the goal is at most
+    `goal_radius` (to 1e-9, more than steps can be rounded by), else 0; with `flat_reward` 1 instead
+    of `1 - distance`. With `reward="dense"` minus the distance, everywhere.
 
     ## Starting State
     (0, 0); with `random_start` uniform in [-1.5, 1.5] x [-0.5, 1.5].
@@ -157,9 +158,10 @@ class SparsePointGoalEnv(FamilyEnv):
     * `preset`: `None` (PEARL) or "borel2021" (`horizon=60, flat_reward=True, random_start=True`, as
       in the "semi-circle" of Dorfman et al. 2021, BOReL, https://arxiv.org/abs/2008.02598, and of
       Ni et al. 2022, https://arxiv.org/abs/2110.05038). A preset sets what is not given.
+    * `reward`: "sparse" (default) or "dense", with which PEARL trains.
     * `horizon`: 20.
-    * `flat_reward`, `random_start`: False each.
-    * `goal_radius`: 0.2.
+    * `flat_reward`, `random_start`: False each. The dense reward takes no notice of the first.
+    * `goal_radius`: above 0 and at most 1; 0.2.
     * `max_step`: 0.1.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array"; pictures show the goal.
@@ -167,7 +169,7 @@ class SparsePointGoalEnv(FamilyEnv):
     ## Task family
     A task is `AngleTask(angle)`, uniform in [0, pi]; the goal is (cos angle, sin angle).
     `optimal_return(task)` is exact: from a fixed start it is what going straight to the goal in
-    each coordinate earns, from a random one the integral of that in closed form (`mean_moments` in
+    each coordinate earns, from a random one the integral of that over starts (`mean_moments` in
     exact.py). `family.optimal_returns_from(tasks, starts)` is the best return from given starts.
     """
 
@@ -221,7 +223,7 @@ class PointCornerEnv(FamilyEnv):
     ## Arguments
     * `reward`: "potential" (default) or "progress".
     * `corner`: the goals are (+-corner, +-corner); 2.
-    * `sparse_radius`: 0.5.
+    * `sparse_radius`: 0.5; at most 1.9 times `corner`.
     * `start_range`: 0.2.
     * `horizon`: 100.
     * `max_step`: 0.2.
@@ -250,9 +252,8 @@ class PointWindEnv(FamilyEnv):
 
     ## Description
     The wind environment of Ni et al. (2022), Recurrent Model-Free RL Can Be a Strong Baseline for
-    Many POMDPs, https://arxiv.org/abs/2110.05038, after Dorfman et al. (2021), BOReL,
-    https://arxiv.org/abs/2008.02598. Tasks differ in their dynamics, not in their rewards: one step
-    tells the wind.
+    Many POMDPs, https://arxiv.org/abs/2110.05038. Tasks differ in their dynamics, not in their
+    rewards: one step tells the wind.
 
     ## Action Space
     `Box(-1, 1, (2,), float32)`: moves the point by `max_step * action`, and the wind moves it on;
@@ -262,7 +263,8 @@ class PointWindEnv(FamilyEnv):
     `Box(-inf, inf, (2,), float32)`: the position.
 
     ## Rewards
-    1 where the point is within `goal_radius` of the goal (0, 1) after the move, else 0.
+    1 where the point is within `goal_radius` of the goal (0, 1) after the move (to 1e-9, more than
+    steps can be rounded by), else 0.
 
     ## Starting State
     (0, 0).
@@ -280,9 +282,9 @@ class PointWindEnv(FamilyEnv):
 
     ## Task family
     A task is `WindTask(wind)`, uniform in [-wind_range, wind_range]^2. `optimal_return(task)` is
-    exact: an agent that knows the wind gets there in ceil((1 - goal_radius) / (max_step + wind_2))
-    steps and, as the wind is weaker than its own steps, stays, so that with T steps it earns
-    horizon - T + 1.
+    exact: an agent that knows the wind gets there in T = max(1, ceil((1 - goal_radius) / (max_step +
+    wind_2))) steps and, as the wind is weaker than its own steps, stays, so that it earns max(0,
+    horizon - T + 1).
     """
 
     family_class = PointWindFamily

@@ -8,16 +8,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice, check_deviations
+from metarl_envs.batched.checking import check_choice, check_flags
 from metarl_envs.batched.family import Array, Params
 from metarl_envs.core import FloatArray, Task
 from metarl_envs.distributions import UniformTasks, task_arrays
 from metarl_envs.navigation.exact import mean_moments
-from metarl_envs.navigation.point import DistanceFamily, check_flag, check_positive, with_preset
+from metarl_envs.navigation.point import (
+    REACH_TOLERANCE,
+    DistanceFamily,
+    check_lengths,
+    check_positive,
+    with_preset,
+)
 from metarl_envs.navigation.rendering import Scene, square
 from metarl_envs.navigation.tasks import AngleTask, GoalTask, WindTask
 
 Reward = Literal["distance", "squared_distance"]
+SparseReward = Literal["sparse", "dense"]
 
 _POINT_GOAL = {
     "goal_range": 0.5,
@@ -63,7 +70,7 @@ class PointGoalFamily(DistanceFamily):
         self.preset = preset
         self.goal_range, self.reward = chosen["goal_range"], chosen["reward"]
         self.done_radius = chosen["done_radius"]
-        check_deviations(goal_range=self.goal_range, done_radius=self.done_radius)
+        check_lengths(goal_range=self.goal_range, done_radius=self.done_radius)
         check_choice("reward", self.reward, Reward)
         self.task_distribution = _goals_in_square(self.goal_range)
 
@@ -93,7 +100,7 @@ class PointRobotFamily(DistanceFamily):
         horizon: int = 20,
         max_step: float = 0.1,
     ) -> None:
-        check_deviations(goal_range=goal_range, start_range=start_range)
+        check_lengths(goal_range=goal_range, start_range=start_range)
         super().__init__(
             horizon=horizon,
             max_step=max_step,
@@ -130,6 +137,7 @@ class SparsePointGoalFamily(DistanceFamily):
         self,
         *,
         preset: str | None = None,
+        reward: SparseReward = "sparse",
         horizon: int | None = None,
         flat_reward: bool | None = None,
         random_start: bool | None = None,
@@ -144,16 +152,17 @@ class SparsePointGoalFamily(DistanceFamily):
             flat_reward=flat_reward,
             random_start=random_start,
         )
-        self.preset = preset
+        check_choice("reward", reward, SparseReward)
+        self.preset, self.reward = preset, reward
         self.flat_reward, self.random_start = chosen["flat_reward"], chosen["random_start"]
-        check_flag(flat_reward=self.flat_reward, random_start=self.random_start)
+        check_flags(flat_reward=self.flat_reward, random_start=self.random_start)
         super().__init__(
             horizon=chosen["horizon"],
             max_step=max_step,
             start_low=(-1.5, -0.5) if self.random_start else (0.0, 0.0),
             start_high=(1.5, 1.5) if self.random_start else (0.0, 0.0),
         )
-        check_deviations(goal_radius=goal_radius)
+        check_positive(goal_radius=goal_radius)
         if goal_radius > 1:
             raise ValueError(
                 f"goal_radius={goal_radius!r} must be at most 1: rewards would be negative"
@@ -167,15 +176,21 @@ class SparsePointGoalFamily(DistanceFamily):
         return {"goal": np.stack([np.cos(angles), np.sin(angles)], axis=-1)}
 
     def rewards(self, distances: FloatArray) -> FloatArray:
-        """1, or 1 minus the distance, near the goal."""
-        near = 1.0 if self.flat_reward else 1.0 - distances
-        return np.where(distances <= self.goal_radius, near, 0.0)
+        """1, or 1 minus the distance, near the goal; minus the distance if dense."""
+        if self.reward == "dense":
+            return -distances
+        # Up to the tolerance, 1 minus the distance could be negative with a radius of 1.
+        near = 1.0 if self.flat_reward else np.maximum(1.0 - distances, 0.0)
+        return np.where(distances <= self.goal_radius + REACH_TOLERANCE, near, 0.0)
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
         """Expected return of an agent that knows the task, (M,): exact, over starts as well."""
         if not self.has_random_start:
             return super().optimal_returns(tasks)
-        near, distances = _moments_over_starts(self, tasks, self.goal_radius)
+        if self.reward == "dense":
+            return -_moments_over_starts(self, tasks, np.inf)[1].sum(axis=-1)
+        radius = self.goal_radius + REACH_TOLERANCE
+        near, distances = _moments_over_starts(self, tasks, radius)
         return (near if self.flat_reward else near - distances).sum(axis=-1)
 
     def scene(self, params: Mapping[str, Array]) -> Scene:
@@ -205,7 +220,7 @@ class PointWindFamily(DistanceFamily):
         max_step: float = 0.1,
     ) -> None:
         super().__init__(horizon=horizon, max_step=max_step)
-        check_deviations(wind_range=wind_range)
+        check_lengths(wind_range=wind_range)
         check_positive(goal_radius=goal_radius)
         if wind_range >= max_step:
             raise ValueError(
@@ -229,7 +244,7 @@ class PointWindFamily(DistanceFamily):
 
     def rewards(self, distances: FloatArray) -> FloatArray:
         """1 near the goal."""
-        return (distances <= self.goal_radius).astype(np.float64)
+        return (distances <= self.goal_radius + REACH_TOLERANCE).astype(np.float64)
 
     def scene(self, params: Mapping[str, Array]) -> Scene:
         """The goal with the disc that pays, and the wind."""
@@ -260,4 +275,6 @@ def _moments_over_starts(
     """
     goals = family.compile(task_arrays(family.task_distribution, tasks))["goal"]
     reaches = family.max_step * np.arange(1.0, family.horizon + 1)
-    return mean_moments(goals - family.start_high, goals - family.start_low, reaches, radius)
+    centre = (family.start_low + family.start_high) / 2
+    half_widths = (family.start_high - family.start_low) / 2
+    return mean_moments(goals - centre, half_widths, reaches, radius)

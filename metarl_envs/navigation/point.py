@@ -11,26 +11,45 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.checking import (
+    check_counts,
+    check_deviations,
+    check_magnitudes,
+    checked_numbers,
+)
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import task_arrays
 from metarl_envs.navigation.rendering import Scene, scene_image, scene_text
 
 
+SMALLEST_LENGTH = 1e-12
+"""Of what is not 0, so that no quotient of two lengths overflows."""
+
+REACH_TOLERANCE = 1e-9
+"""Added to radii that pay: eight steps of 0.1 leave 0.2 of a way of 1, up to the rounding of the
+steps, and shall count as within 0.2."""
+
+_FARTHEST_START = 1e12
+
+
 def check_positive(**numbers: Any) -> None:
-    """`ValueError` for the first argument that is no finite number above 0."""
-    check_deviations(**numbers)
+    """`ValueError` for the first argument that is no number from `SMALLEST_LENGTH` to
+    `LARGEST_MAGNITUDE`.
+    """
+    check_magnitudes(**numbers)
     for name, value in numbers.items():
-        if value == 0:
-            raise ValueError(f"{name}={value!r} must be above 0")
+        if value < SMALLEST_LENGTH:
+            raise ValueError(
+                f"{name}={value!r} must be above 0, and at least {SMALLEST_LENGTH:g}: choose "
+                "larger units"
+            )
 
 
-def check_flag(**flags: Any) -> None:
-    """`ValueError` for the first argument that is neither True nor False."""
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name}={value!r} must be True or False")
+def check_lengths(**numbers: Any) -> None:
+    """The same, with 0 allowed."""
+    check_deviations(**numbers)
+    check_positive(**{name: value for name, value in numbers.items() if value != 0})
 
 
 def with_preset(
@@ -107,7 +126,8 @@ class PointFamily(Family):
         :param task: the task
         :param observation: the position, (2,)
         """
-        return self.optimal_actions([task], np.asarray(observation)[None])[0]
+        position = checked_numbers("observation", observation, (2,))
+        return self.optimal_actions([task], position[None])[0]
 
     def optimal_actions(self, tasks: Sequence[Task], observations: Array) -> Array:
         """The same for M tasks, (M, 2).
@@ -115,14 +135,9 @@ class PointFamily(Family):
         :param tasks: M tasks
         :param observations: positions, (M, 2)
         """
-        observations = np.asarray(observations, dtype=np.float64)
-        if observations.shape != (len(tasks), 2):
-            raise ValueError(
-                f"observations have shape {observations.shape}: give one position for each of "
-                f"{len(tasks)} tasks, ({len(tasks)}, 2)"
-            )
         params = self.compile(task_arrays(self.task_distribution, tasks))
-        return self._straight(params, observations).astype(np.float32)
+        positions = checked_numbers("observations", observations, (len(params["goal"]), 2))
+        return self._straight(params, positions).astype(np.float32)
 
     def render_ansi(self, view: View) -> str:
         """The plane as characters, the first axis to the right, the second one up."""
@@ -189,16 +204,17 @@ class DistanceFamily(PointFamily):
         :param tasks: M tasks
         :param starts: positions, (M, 2) or one for all, (2,)
         """
-        array = np.asarray(starts, dtype=np.float64)
-        if array.shape not in ((2,), (len(tasks), 2)) or not np.all(np.isfinite(array)):
-            raise ValueError(
-                f"starts={starts!r} must be finite positions of shape (2,) or ({len(tasks)}, 2)"
-            )
         params = self.compile(task_arrays(self.task_distribution, tasks))
-        states = np.broadcast_to(array, (len(tasks), 2))
-        total, running = np.zeros(len(tasks)), np.ones(len(tasks), dtype=np.bool_)
+        n = len(params["goal"])
+        array = checked_numbers("starts", starts, (2,), (n, 2))
+        if np.any(np.abs(array) > _FARTHEST_START):
+            raise ValueError(
+                f"starts={starts!r} must lie within {_FARTHEST_START:g} of 0: give nearer ones"
+            )
+        states = np.broadcast_to(array, (n, 2))
+        total, running = np.zeros(n), np.ones(n, dtype=np.bool_)
         for stage in range(self.horizon):
-            stages = np.full(len(tasks), stage)
+            stages = np.full(n, stage)
             actions = self._straight(params, states)
             states, rewards, terminated = self.step(params, states, stages, actions, np.empty(0))
             total[running] += rewards[running]

@@ -10,19 +10,14 @@ from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
 from metarl_envs.batched.checking import check_counts, check_deviations
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Family, Params
+from metarl_envs.batched.normals import normals
 from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import FiniteTasks, UniformTasks, check_tasks
-from metarl_envs.probes.finite import SMALLEST_UNIFORM
-
-
-def _normals(uniforms: FloatArray) -> FloatArray:
-    return np.asarray(ndtri(np.maximum(uniforms, SMALLEST_UNIFORM)))
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class SignFlipFamily(Family):
     ) -> tuple[Array, FloatArray, BoolArray]:
         """``sign * action`` plus noise."""
         rewards = params["sign"] * actions[:, 0].astype(np.float64)
-        rewards = rewards + self.noise_std * _normals(uniforms[:, 0])
+        rewards = rewards + self.noise_std * normals(uniforms[:, 0])
         return states.copy(), rewards, stages + 1 >= self.n_stages
 
     def observe(self, states: Array, stages: IntArray) -> Array:
@@ -156,14 +151,14 @@ class LinearQuadraticFamily(Family):
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
         """``x_0 ~ N(0, start_std^2)``, (B,)."""
-        return self.start_std * _normals(uniforms[:, 0])
+        return self.start_std * normals(uniforms[:, 0])
 
     def step(
         self, params: Params, states: Array, stages: IntArray, actions: Array, uniforms: FloatArray
     ) -> tuple[Array, FloatArray, BoolArray]:
         """``x' = x + gain u + noise``, at the cost ``(x' - goal)^2 + control_cost u^2``."""
         u = self.control_limit * actions[:, 0].astype(np.float64)
-        following = states + params["gain"] * u + self.noise_std * _normals(uniforms[:, 0])
+        following = states + params["gain"] * u + self.noise_std * normals(uniforms[:, 0])
         error = following - params["goal"]
         rewards = -(error * error) - self.control_cost * (u * u)
         return following, rewards, stages + 1 >= self.n_stages

@@ -12,7 +12,6 @@ from functools import cached_property
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
 from metarl_envs.batched.checking import (
     Structure,
@@ -26,10 +25,9 @@ from metarl_envs.batched.checking import (
 )
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Family, Params
+from metarl_envs.batched.normals import normals
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import FiniteTasks, prior_tasks, task_arrays
-
-SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
 class FiniteProbe(Family):
@@ -75,7 +73,7 @@ class FiniteProbe(Family):
     ) -> tuple[Array, FloatArray, BoolArray]:
         """Mean reward plus noise, and a draw from the kernel."""
         rewards = params["rewards"][np.arange(len(states)), stages, states, actions]
-        noise = ndtri(np.maximum(uniforms[:, 1], SMALLEST_UNIFORM))
+        noise = normals(uniforms[:, 1])
         following = (uniforms[:, :1] >= self._cumulative[states, actions]).sum(axis=-1)
         following = np.minimum(following, self.n_states - 1)
         return following, rewards + self.noise_std * noise, stages + 1 >= self.n_stages

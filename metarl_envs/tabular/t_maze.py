@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice, check_counts, check_finite
+from metarl_envs.batched.checking import check_choice, check_counts, check_magnitudes
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.batched.vector import FamilyVectorEnv
@@ -65,7 +65,7 @@ class TMazeFamily(Family):
         self.corridor_length, self.variant = corridor_length, variant
         self.goal_reward, self.penalty = goal_reward, penalty
         self.step_penalty = -1.0 / corridor_length if penalty is None else penalty
-        check_finite(goal_reward=goal_reward, penalty=self.step_penalty)
+        check_magnitudes(goal_reward=goal_reward, penalty=self.step_penalty)
         if goal_reward < 0 or self.step_penalty > 0:
             raise ValueError(
                 f"goal_reward={goal_reward!r} must not be negative, and penalty={penalty!r} must "
@@ -162,10 +162,7 @@ class TMazeFamily(Family):
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """One task as a finite MDP; states as in `finite_mdps`."""
-        batch = self.finite_mdps([task])
-        return FiniteMDP(
-            batch.transitions[0], batch.rewards[0], batch.initial[0], horizon=self.horizon
-        )
+        return self.finite_mdps([task])[0]
 
     def render_ansi(self, view: View) -> str:
         """The maze as lines of text."""
@@ -255,7 +252,7 @@ class TMazeEnv(FamilyEnv):
     * `variant`: "active", or "passive". In the passive variant **the first observation shows the
       task by design**, so it breaks the rule that the other families keep.
     * `goal_reward`: at least 0.
-    * `penalty`: at most 0; `None` for -1 / L, as published.
+    * `penalty`: at most 0; `None` for -1 / L, which their experiment configurations pass.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array"; pictures show where the agent and the goal are,
       which the observation does not.

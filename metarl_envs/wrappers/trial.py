@@ -33,8 +33,8 @@ class Trial(TaskWrapper):
     ``action_masks()``, which tell those of the new episode, never from
     ``action_masks(observations)``.
 
-    The blind action is the first of the new episode in that code, so a trial has K H steps in both
-    modes, where the paper's text counts K - 1 resets as steps of their own.
+    The blind action is the first of the new episode, so a trial has K H steps in both modes; it
+    takes no K - 1 steps more for the resets.
 
     A trial ends as ``terminated``, since its budget is part of the problem, however its last
     episode ended: ``info["inner_episode"]`` keeps that apart. Put a ``TimeLimit`` inside, not

@@ -9,7 +9,7 @@ from zoo.cli import RUNNERS, main
 from zoo.comparators import COMPARATORS
 
 HEAVY = ("torch", "stable_baselines3", "metarl_agents", "metarl_envs", "gymnasium", "matplotlib")
-COMMANDS = ("train", "evaluate", "compare", "enjoy", "envs", "agents", "demo")
+COMMANDS = ("train", "evaluate", "compare", "enjoy", "watch", "envs", "agents", "demo")
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["demo"]])

@@ -10,16 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
-from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.checking import check_counts, check_deviations, check_magnitudes
 from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.batched.normals import normals
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import UniformTasks, task_arrays
 from metarl_envs.tabular.bandit.bayes_optimal import BayesOptimalPolicy, bayes_optimal_policy
 from metarl_envs.tabular.mdp import FiniteMDP
-
-_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,13 @@ class BanditFamily(Family):
 
     def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
         """The tasks as one batch of MDPs with a single state and mean rewards."""
-        return self._finite_mdp(task_arrays(self.task_distribution, tasks))
+        means = task_arrays(self.task_distribution, tasks)[:, None, :]
+        transitions = np.ones((1, self.n_arms, 1))
+        return FiniteMDP(transitions, means, np.ones(1), horizon=self.n_pulls)
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """One task as an MDP with a single state and mean rewards."""
-        return self._finite_mdp(task_arrays(self.task_distribution, [task])[0])
+        return self.finite_mdps([task])[0]
 
     # Pictures
 
@@ -125,10 +125,6 @@ class BanditFamily(Family):
         from metarl_envs.tabular.bandit.rendering import arms_image
 
         return arms_image(view, self.n_pulls)
-
-    def _finite_mdp(self, means: FloatArray) -> FiniteMDP:
-        transitions = np.ones((1, self.n_arms, 1))
-        return FiniteMDP(transitions, means[..., None, :], np.ones(1), horizon=self.n_pulls)
 
 
 class BernoulliBanditFamily(BanditFamily):
@@ -159,6 +155,7 @@ class GaussianBanditFamily(BanditFamily):
     def __init__(self, *, n_arms: int = 5, n_pulls: int = 500, reward_std: float = 0.3) -> None:
         super().__init__(n_arms, n_pulls)
         check_deviations(reward_std=reward_std)
+        check_magnitudes(reward_std=reward_std)
         self.reward_std = reward_std
         self.task_distribution = UniformTasks(
             GaussianBanditTask.from_array, np.zeros(n_arms), np.ones(n_arms)
@@ -166,5 +163,4 @@ class GaussianBanditFamily(BanditFamily):
 
     def draw_rewards(self, means: FloatArray, uniforms: FloatArray) -> FloatArray:
         """The mean plus Gaussian noise."""
-        noise = ndtri(np.maximum(uniforms, _SMALLEST_UNIFORM))
-        return np.asarray(means + self.reward_std * noise)
+        return np.asarray(means + self.reward_std * normals(uniforms))

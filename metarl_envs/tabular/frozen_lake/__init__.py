@@ -13,8 +13,8 @@ from metarl_envs.tabular.frozen_lake.env import (
 from metarl_envs.tabular.frozen_lake.family import FrozenLakeFamily
 from metarl_envs.tabular.frozen_lake.settings import PRESETS, Setting
 from metarl_envs.tabular.frozen_lake.tasks import (
-    GoalTask,
     HolesTask,
+    LakeGoalTask,
     MapTasks,
     MarksTask,
     SlipTask,
@@ -41,8 +41,8 @@ __all__ = [
     "FrozenLakeSlipEnv",
     "FrozenLakeSlipFamily",
     "FrozenLakeSlipVectorEnv",
-    "GoalTask",
     "HolesTask",
+    "LakeGoalTask",
     "MapTasks",
     "MarksTask",
     "Setting",

@@ -38,18 +38,22 @@ class FrozenLakeHolesEnv(FamilyEnv):
 
     ## Arguments
     * `size`: rows and columns, from 2 to 8.
-    * `p`: probability that a tile is frozen, in [0.3, 1]; Gymnasium's default is 0.8.
+    * `p`: probability that a tile is frozen; Gymnasium's default is 0.8. At most 1, and at least
+      0.3 for maps of up to 5x5 tiles, 0.35, 0.4 and 0.45 for 6x6, 7x7 and 8x8: below, hardly a map
+      has a path.
     * `preset`: gives `hole_reward`, `absorbing`, `discount` and `horizon` their defaults; what is
       given explicitly wins. "gymnasium": 0, False, 1 and 100 (200 for maps larger than 4x4).
-      "bomrl2024", of Xu and Zhu (2024): -1, True, 0.8 and 49.
+      "bomrl2024": -1, True, 0.8 and 49, of the public experiment scripts for Xu and Zhu (2024);
+      whether those are the final version is not known, and neither the scripts nor the paper say
+      what `p` the maps were drawn with.
     * `is_slippery`, `success_rate`: as in Gymnasium; a slippery move goes in the intended direction
       with probability `success_rate`, and in each perpendicular one with half of the rest. Not
       slippery by default, unlike Gymnasium's, as in Xu and Zhu (2024).
     * `hole_reward`: of entering a hole.
     * `absorbing`: whether holes and goal keep the agent until the horizon instead of ending the
       episode.
-    * `discount`: of the exact values only. Below 1, they are discounted and without a horizon; at 1
-      they are sums over `horizon` steps.
+    * `discount`: of `discounted_optimal_returns`, `discounted_policy_returns` and the MDPs handed
+      out only. Below 1 these never end; at 1 they have `horizon` steps.
     * `horizon`: steps after which an episode is truncated.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array".
@@ -57,9 +61,12 @@ class FrozenLakeHolesEnv(FamilyEnv):
     ## Task family
     A task is `HolesTask(holes)`, 0 or 1 for each tile. Each tile but start and goal is a hole with
     probability `1 - p`, independently, given that there is a path. `desc(task)` and
-    `task_from_desc(desc)` translate Gymnasium's maps. `optimal_returns`,
-    `stationary_policy_returns`, `finite_mdp` and `sparse_mdps` are exact. With the horizon, the
-    best policy may depend on the time left, which the observation does not show.
+    `task_from_desc(desc)` translate Gymnasium's maps. Exact are `optimal_returns` and
+    `stationary_policy_returns`, of an episode of `horizon` steps and not discounted,
+    `discounted_optimal_returns` and `discounted_policy_returns`, which with a `discount` below 1
+    are of an episode that never ends, and the MDPs `finite_mdp(task)` and `sparse_mdps(tasks)`.
+    With the horizon, the best policy may depend on the time left, which the observation does not
+    show.
     """
 
     family_class = FrozenLakeHolesFamily
@@ -91,8 +98,9 @@ class FrozenLakeRewardEnv(FamilyEnv):
     `Discrete(size**2)`: the tile, `row * size + column`. It does not show which tiles cost.
 
     ## Rewards
-    1 for entering the goal, `-penalty` for every step that ends on a marked tile, bumping into the
-    border there included, else 0. Where the goal absorbs, it pays again at every step.
+    1 for entering the goal, `-penalty` for every step that ends on a marked tile, else 0. That this
+    includes bumping into the border there is this package's reading. Where the goal absorbs, it
+    pays again at every step.
 
     ## Starting State
     The top left tile. The goal is the bottom right one. Neither is marked.
@@ -103,16 +111,17 @@ class FrozenLakeRewardEnv(FamilyEnv):
 
     ## Arguments
     * `size`: rows and columns, from 2 to 8.
-    * `p`: probability that a tile is not marked, in [0.3, 1].
+    * `p`: probability that a tile is not marked; bounds as in `FrozenLakeHolesEnv`.
     * `penalty`: what a marked tile costs.
     * `preset`: gives `absorbing`, `discount` and `horizon` their defaults; what is given explicitly
-      wins. "gymnasium": False, 1 and 100 (200 for maps larger than 4x4). "bomrl2024", of Xu and Zhu
-      (2024): True, 0.8 and 49.
+      wins. "gymnasium": False, 1 and 100 (200 for maps larger than 4x4). "bomrl2024": True, 0.8 and
+      49, of the public experiment scripts for Xu and Zhu (2024); whether those are the final
+      version is not known.
     * `is_slippery`, `success_rate`: as in Gymnasium; not slippery by default, unlike Gymnasium's,
       as in Xu and Zhu (2024).
     * `absorbing`: whether the goal keeps the agent until the horizon instead of ending the episode.
-    * `discount`: of the exact values only. Below 1, they are discounted and without a horizon; at 1
-      they are sums over `horizon` steps.
+    * `discount`: of `discounted_optimal_returns`, `discounted_policy_returns` and the MDPs handed
+      out only. Below 1 these never end; at 1 they have `horizon` steps.
     * `horizon`: steps after which an episode is truncated.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array".
@@ -121,7 +130,7 @@ class FrozenLakeRewardEnv(FamilyEnv):
     A task is `MarksTask(marks)`, 0 or 1 for each tile, drawn as the holes of
     `metarl/FrozenLakeHoles-v0` are: there is a path that costs nothing. `desc(task)` writes marked
     tiles as `C`, which Gymnasium takes for ice; `task_from_desc(desc)` is its inverse.
-    `optimal_returns`, `stationary_policy_returns`, `finite_mdp` and `sparse_mdps` are exact.
+    Exact values as in `FrozenLakeHolesEnv`.
     """
 
     family_class = FrozenLakeRewardFamily
@@ -173,9 +182,8 @@ class FrozenLakeSlipEnv(FamilyEnv):
     * `render_mode`: `None`, "ansi" or "rgb_array".
 
     ## Task family
-    A task is `SlipTask(slip_probability)`, uniform in `slip_range`. `optimal_returns`,
-    `stationary_policy_returns`, `finite_mdp` and `sparse_mdps` are exact; `desc(task)` is the same
-    map for every task.
+    A task is `SlipTask(slip_probability)`, uniform in `slip_range`; `desc(task)` is the same map
+    for every task. Exact values as in `FrozenLakeHolesEnv`.
     """
 
     family_class = FrozenLakeSlipFamily
@@ -224,10 +232,9 @@ class FrozenLakeGoalEnv(FamilyEnv):
     * `render_mode`: `None`, "ansi" or "rgb_array".
 
     ## Task family
-    A task is `GoalTask(goal)`, the index of a tile, uniform over the frozen tiles that can be
+    A task is `LakeGoalTask(goal)`, the index of a tile, uniform over the frozen tiles that can be
     reached, Gymnasium's goal among them and the start not. `desc(task)` and `task_from_desc(desc)`
-    translate Gymnasium's maps. `optimal_returns`, `stationary_policy_returns`, `finite_mdp` and
-    `sparse_mdps` are exact.
+    translate Gymnasium's maps. Exact values as in `FrozenLakeHolesEnv`.
     """
 
     family_class = FrozenLakeGoalFamily

@@ -4,23 +4,24 @@ Shapes: B environments, M tasks, S tiles, A = 4 actions, K next states of an act
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metarl_envs.batched.checking import check_counts, check_finite
+from metarl_envs.batched.checking import (
+    check_counts,
+    check_flags,
+    check_magnitudes,
+    checked_numbers,
+)
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.tabular.frozen_lake import maps
 from metarl_envs.tabular.frozen_lake.planning import optimal_start_values
-from metarl_envs.tabular.frozen_lake.settings import (
-    check_flags,
-    check_probabilities,
-    setting_of,
-)
+from metarl_envs.tabular.frozen_lake.settings import check_probabilities, setting_of
 from metarl_envs.tabular.frozen_lake.tasks import checked_task_arrays
 from metarl_envs.tabular.mdp import FiniteMDP, optimal_values, policy_values
 from metarl_envs.tabular.successors import SparseMDP
@@ -36,7 +37,10 @@ class FrozenLakeFamily(Family):
     :param is_slippery: whether moves may go in perpendicular directions
     :param success_rate: probability of the intended direction, where it is slippery
     :param penalty: what a tile that costs takes away
-    :param given: the arguments that a preset fills in, `None` where it shall
+    :param hole_reward: of entering a hole; like the rest, `None` for that of the preset
+    :param absorbing: whether holes and goals keep the agent instead of ending the episode
+    :param discount: of the values that are called discounted, and of the MDPs handed out
+    :param horizon: steps of an episode
     """
 
     n_actions = 4
@@ -50,15 +54,24 @@ class FrozenLakeFamily(Family):
         is_slippery: bool,
         success_rate: float,
         penalty: float = 0.0,
-        **given: Any,
+        hole_reward: float | None = None,
+        absorbing: bool | None = None,
+        discount: float | None = None,
+        horizon: int | None = None,
     ) -> None:
-        setting = setting_of(preset, given)
+        setting = setting_of(
+            preset,
+            hole_reward=hole_reward,
+            absorbing=absorbing,
+            discount=discount,
+            horizon=horizon,
+        )
         check_flags(is_slippery=is_slippery, absorbing=setting.absorbing)
         check_probabilities(success_rate=success_rate, discount=setting.discount)
-        check_finite(hole_reward=setting.hole_reward, penalty=penalty)
-        horizon = setting.horizon or (100 if size <= 4 else 200)
-        check_counts(horizon=horizon)
-        self.preset, self.horizon, self.size = preset, int(horizon), int(size)
+        check_magnitudes(hole_reward=setting.hole_reward, penalty=penalty)
+        n_steps = setting.horizon or (100 if size <= 4 else 200)
+        check_counts(horizon=n_steps)
+        self.preset, self.horizon, self.size = preset, int(n_steps), int(size)
         self.absorbing, self.discount = setting.absorbing, float(setting.discount)
         self.is_slippery, self.success_rate = is_slippery, success_rate
         self.hole_reward, self.penalty = float(setting.hole_reward), float(penalty)
@@ -134,34 +147,28 @@ class FrozenLakeFamily(Family):
         """The tasks as one batch of MDPs whose states are the tiles, with K = 1 or, where it is
         slippery, 3; all arrays that the tasks have in common are shared.
 
-        Without a discount they have the horizon, with one they never end.
+        With `discount=1` they have the horizon, with a smaller one they are discounted and never
+        end.
 
         :param tasks: M tasks
         """
-        return self._sparse(self._arrays(tasks))
+        return self._sparse(self._arrays(tasks), self.discount)
 
     def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
-        """The same with dense transitions, (M, S, 4, S)."""
+        """The same as `sparse_mdps` with dense transitions, (M, S, 4, S)."""
         return self.sparse_mdps(tasks).to_finite_mdp()
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """The MDP of one task, (S, 4, S)."""
-        mdp = self.finite_mdps([task])
-        return FiniteMDP(
-            mdp.transitions[0], mdp.rewards[0], mdp.initial[0], mdp.discount, mdp.horizon
-        )
+        return self.finite_mdps([task])[0]
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
-        """The best expected return from the start, knowing the task, (M,): of `horizon` steps, not
-        discounted; with a `discount` below 1 the discounted one of an episode without a horizon.
+        """The best expected return of an episode, knowing the task, (M,): of `horizon` steps, not
+        discounted, whatever `discount` is.
 
         :param tasks: M tasks
         """
         arrays = self._arrays(tasks)
-        if self.discount < 1.0:
-            if not len(arrays):
-                return np.empty(0)
-            return np.array(optimal_values(self._sparse(arrays))[..., maps.START])
         tiles = self.tiles(arrays)
         return optimal_start_values(
             self._moves,
@@ -177,24 +184,37 @@ class FrozenLakeFamily(Family):
         """The same for one task."""
         return float(self.optimal_returns([task])[0])
 
+    def discounted_optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
+        """The best expected discounted return from the start, knowing the task, (M,), of an episode
+        without a horizon: the optimal values of `sparse_mdps`. With `discount=1`, which has none
+        without a horizon, they are `optimal_returns`.
+
+        :param tasks: M tasks
+        """
+        if self.discount == 1.0:
+            return self.optimal_returns(tasks)
+        return self._start_values(optimal_values, self._arrays(tasks), self.discount)
+
+    def discounted_optimal_return(self, task: Task) -> float:
+        """The same for one task."""
+        return float(self.discounted_optimal_returns([task])[0])
+
     def stationary_policy_returns(self, tasks: Sequence[Task], policies: ArrayLike) -> FloatArray:
-        """The expected return, as in `optimal_returns`, of a policy that looks at the tile alone,
-        (M,).
+        """The expected return of an episode, as in `optimal_returns`, of a policy that looks at the
+        tile alone, (M,).
 
         :param tasks: M tasks
         :param policies: action probabilities, one policy per task (M, S, 4) or one for all (S, 4)
         """
-        mdps = self.sparse_mdps(tasks)
-        array = np.asarray(policies, dtype=np.float64)
-        shape = self.n_states, self.n_actions
-        if array.shape not in (shape, (len(tasks), *shape)):
-            raise ValueError(
-                f"policies has shape {array.shape}: give {shape} or {(len(tasks), *shape)}"
-            )
-        if array.ndim == 3 and mdps.horizon is not None:
-            array = array[:, None]
-        values = policy_values(mdps, array)
-        return np.array(values[..., maps.START] if mdps.horizon is None else values[:, 0, 0])
+        return self._policy_returns(tasks, policies, 1.0)
+
+    def discounted_policy_returns(self, tasks: Sequence[Task], policies: ArrayLike) -> FloatArray:
+        """The same, discounted and without a horizon as in `discounted_optimal_returns`, (M,).
+
+        :param tasks: M tasks
+        :param policies: action probabilities, (M, S, 4) or (S, 4)
+        """
+        return self._policy_returns(tasks, policies, self.discount)
 
     # Maps as text
 
@@ -223,7 +243,25 @@ class FrozenLakeFamily(Family):
     def _arrays(self, tasks: Sequence[Task]) -> FloatArray:
         return checked_task_arrays(self.task_distribution, tasks, self.task_class, self.are_tasks)
 
-    def _sparse(self, arrays: FloatArray) -> SparseMDP:
+    def _policy_returns(
+        self, tasks: Sequence[Task], policies: ArrayLike, discount: float
+    ) -> FloatArray:
+        arrays, core = self._arrays(tasks), (self.n_states, self.n_actions)
+        checked = checked_numbers("policies", policies, core, (len(arrays), *core))
+        if checked.ndim == 3 and discount == 1.0:
+            checked = checked[:, None]
+        return self._start_values(lambda mdps: policy_values(mdps, checked), arrays, discount)
+
+    def _start_values(
+        self, solve: Callable[[SparseMDP], FloatArray], arrays: FloatArray, discount: float
+    ) -> FloatArray:
+        """Values of the start at the first stage, (M,)."""
+        if not len(arrays):
+            return np.empty(0)
+        values = solve(self._sparse(arrays, discount))
+        return np.array(values[:, maps.START] if discount < 1.0 else values[:, 0, maps.START])
+
+    def _sparse(self, arrays: FloatArray, discount: float) -> SparseMDP:
         tiles, weights = self.tiles(arrays), self._direction_weights(arrays)
         entered, ends = self._tile_rewards.take(tiles), tiles >= maps.HOLE
         expected = (entered[:, self._successors] * weights).sum(axis=-1)
@@ -237,13 +275,13 @@ class FrozenLakeFamily(Family):
         )
         shape = (*weights.shape[:-3], *self._successors.shape)
         initial = np.eye(self.n_states)[maps.START]
-        horizon = self.horizon if self.discount == 1.0 else None
+        horizon = self.horizon if discount == 1.0 else None
         return SparseMDP(
             next_states,
             np.broadcast_to(weights, shape),
             rewards,
             initial,
-            self.discount,
+            discount,
             horizon,
         )
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from metarl_envs.core import BoolArray, IntArray
 
+Desc = Sequence[str] | NDArray[Any]
+
 FROZEN, COSTLY, HOLE, GOAL = range(4)
 LETTERS = "FCHG"
 START_LETTER = "S"
@@ -43,15 +45,28 @@ def moves(size: int) -> IntArray:
     return np.stack(reached, axis=-1)
 
 
-def map_letters(desc: Sequence[str], size: int) -> NDArray[np.str_]:
-    """The letters of a map, (S,), or `ValueError` where it is none of this size.
+def checked_rows(desc: Desc, size: int) -> list[str]:
+    """The rows of a map; `TypeError` for what is no text, `ValueError` for another size.
 
-    :param desc: one string per row, as Gymnasium's `desc`
+    :param desc: one string per row, or the array of letters that Gymnasium's env has as `desc`
     :param size: rows and columns
     """
-    rows = [desc] if isinstance(desc, str) else list(desc)
+    if isinstance(desc, np.ndarray) and desc.dtype.kind in "SU":
+        text = np.char.decode(desc, "latin-1") if desc.dtype.kind == "S" else desc
+        rows = ["".join(row) for row in text.tolist()]
+    elif isinstance(desc, Sequence):
+        rows = [desc] if isinstance(desc, str) else list(desc)
+    else:
+        raise TypeError(
+            f"desc={desc!r} must be a list of strings, one per row, or Gymnasium's desc"
+        )
     if len(rows) != size or not all(isinstance(row, str) and len(row) == size for row in rows):
         raise ValueError(f"desc={desc!r} must be {size} strings of {size} letters each")
+    return rows
+
+
+def letters(rows: Sequence[str]) -> NDArray[np.str_]:
+    """The letters of a map, (S,), from its rows."""
     return np.array(list("".join(rows)))
 
 
@@ -61,9 +76,9 @@ def map_rows(tiles: NDArray[Any], size: int) -> list[str]:
     :param tiles: FROZEN, COSTLY, HOLE or GOAL, (S,)
     :param size: rows and columns
     """
-    letters = [LETTERS[tile] for tile in tiles.tolist()]
-    letters[START] = START_LETTER
-    return ["".join(letters[row * size : (row + 1) * size]) for row in range(size)]
+    signs = [LETTERS[tile] for tile in tiles.tolist()]
+    signs[START] = START_LETTER
+    return ["".join(signs[row * size : (row + 1) * size]) for row in range(size)]
 
 
 def rows_of_ice(holes: BoolArray, size: int) -> IntArray:

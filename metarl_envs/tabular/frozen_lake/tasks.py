@@ -49,7 +49,7 @@ class SlipTask(TupleTask):
 
 
 @dataclass(frozen=True)
-class GoalTask(TupleTask):
+class LakeGoalTask(TupleTask):
     """Where the goal is."""
 
     goal: int

@@ -3,18 +3,17 @@
 Shapes: M tasks, S tiles.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from metarl_envs.core import FloatArray, Task
 from metarl_envs.distributions import FiniteTasks, UniformTasks
 from metarl_envs.tabular.frozen_lake import maps
 from metarl_envs.tabular.frozen_lake.family import FrozenLakeFamily, Tiles
+from metarl_envs.tabular.frozen_lake.maps import Desc
 from metarl_envs.tabular.frozen_lake.settings import check_map, checked_range
 from metarl_envs.tabular.frozen_lake.tasks import (
-    GoalTask,
     HolesTask,
+    LakeGoalTask,
     MapTasks,
     MarksTask,
     SlipTask,
@@ -64,7 +63,7 @@ class FrozenLakeHolesFamily(FrozenLakeFamily):
         tiles[:, -1] = maps.GOAL
         return tiles
 
-    def task_from_desc(self, desc: Sequence[str]) -> Task:
+    def task_from_desc(self, desc: Desc) -> Task:
         """The task of a map of `S`, `F`, `H` and `G`; `ValueError` for one without a path from the
         top left `S` to the bottom right `G`.
         """
@@ -115,7 +114,7 @@ class FrozenLakeRewardFamily(FrozenLakeFamily):
         tiles[:, -1] = maps.GOAL
         return tiles
 
-    def task_from_desc(self, desc: Sequence[str]) -> Task:
+    def task_from_desc(self, desc: Desc) -> Task:
         """The task of a map of `S`, `F`, `C` (costs) and `G`; `ValueError` for one in which every
         path from the top left `S` to the bottom right `G` costs.
         """
@@ -174,7 +173,7 @@ class FrozenLakeSlipFamily(FrozenLakeFamily):
 class FrozenLakeGoalFamily(FrozenLakeFamily):
     """One of Gymnasium's maps, with the goal anywhere; see `FrozenLakeGoalEnv`."""
 
-    task_class = GoalTask
+    task_class = LakeGoalTask
 
     def __init__(
         self,
@@ -202,7 +201,7 @@ class FrozenLakeGoalFamily(FrozenLakeFamily):
         self.map_name = map_name
         tiles = np.flatnonzero(maps.reachable(self._holes[None], self.size)[0])
         self._goals = tiles[tiles != maps.START]
-        self.task_distribution = FiniteTasks([GoalTask(goal) for goal in self._goals.tolist()])
+        self.task_distribution = FiniteTasks([LakeGoalTask(goal) for goal in self._goals.tolist()])
 
     def are_tasks(self, arrays: FloatArray) -> bool:
         """Whether all are of this family, (M, n)."""
@@ -215,22 +214,22 @@ class FrozenLakeGoalFamily(FrozenLakeFamily):
         tiles[np.arange(len(arrays)), arrays[:, 0].astype(np.int64)] = maps.GOAL
         return tiles
 
-    def task_from_desc(self, desc: Sequence[str]) -> Task:
+    def task_from_desc(self, desc: Desc) -> Task:
         """The task of this family's map with its one `G` somewhere; `ValueError` for any other."""
-        letters = maps.map_letters(desc, self.size)
-        goals = np.flatnonzero(letters == "G")
-        if len(goals) == 1:
+        rows = maps.checked_rows(desc, self.size)
+        goals = np.flatnonzero(maps.letters(rows) == "G")
+        if len(goals) == 1 and goals[0] in self._goals:
             task = self.task_distribution.from_array(goals.astype(np.float64))
-            if self.desc(task) == list(desc):
+            if self.desc(task) == rows:
                 return task
         raise ValueError(
             f"desc={desc!r} must be the map {self.map_name} with one G in place of one F"
         )
 
 
-def _flags_from_desc(desc: Sequence[str], size: int, letter: str) -> FloatArray:
+def _flags_from_desc(desc: Desc, size: int, letter: str) -> FloatArray:
     """Which tiles have a letter, (S,), where all others are frozen but for start and goal."""
-    letters = maps.map_letters(desc, size)
+    letters = maps.letters(maps.checked_rows(desc, size))
     ends = letters[maps.START] == maps.START_LETTER and letters[-1] == "G"
     if not ends or not np.isin(letters[1:-1], ["F", letter]).all():
         raise ValueError(

@@ -93,10 +93,7 @@ class GridFamily(Family):
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """One task as a finite MDP; states as in `finite_mdps`."""
-        batch = self.finite_mdps([task])
-        return FiniteMDP(
-            batch.transitions[0], batch.rewards[0], batch.initial[0], horizon=self.horizon
-        )
+        return self.finite_mdps([task])[0]
 
     @abstractmethod
     def marks(self, view: View) -> dict[str, tuple[int, int]]:

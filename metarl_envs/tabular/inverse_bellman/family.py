@@ -23,13 +23,12 @@ from metarl_envs.batched.checking import (
     checked_policies,
 )
 from metarl_envs.batched.family import Array, Family, Params, View, sequential_dot
+from metarl_envs.batched.normals import normals
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import prior_tasks, task_arrays
 from metarl_envs.tabular.inverse_bellman import tasks as parts
 from metarl_envs.tabular.mdp import FiniteMDP
 from metarl_envs.tabular.projection import misspecified, prior_moments, projector
-
-_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
 class InverseBellmanFamily(Family):
@@ -107,10 +106,8 @@ class InverseBellmanFamily(Family):
         self, params: Params, states: Array, stages: IntArray, actions: Array, uniforms: FloatArray
     ) -> tuple[Array, FloatArray, BoolArray]:
         """Mean reward plus Gaussian noise, and a draw from the kernel."""
-        from scipy.special import ndtri
-
         rows = np.arange(len(states))
-        noise = ndtri(np.maximum(uniforms[:, 1], _SMALLEST_UNIFORM))
+        noise = normals(uniforms[:, 1])
         rewards = params["rewards"][rows, stages, states, actions] + self.reward_std * noise
         cumulative = self._cumulative[stages, states, actions]
         following = np.minimum((uniforms[:, :1] >= cumulative).sum(axis=-1), self.n_states - 1)
@@ -230,10 +227,7 @@ class InverseBellmanFamily(Family):
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """One task as a finite-horizon MDP; see `finite_mdps`."""
-        mdps = self.finite_mdps([task])
-        return FiniteMDP(
-            mdps.transitions[0], mdps.rewards[0], mdps.initial[0], horizon=self.n_stages
-        )
+        return self.finite_mdps([task])[0]
 
     def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
         """The tasks as one batch of finite-horizon MDPs with a state for each pair (stage, state):

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +58,15 @@ class MDP:
     def successors(self) -> Successors | None:
         """The possible next states; `None` where there are too many for a list to pay."""
         raise NotImplementedError
+
+    def __getitem__(self, index: Any) -> Self:
+        """One task of the first batch axis, as an MDP of its own; or some, by a slice."""
+        if not self.batch_shape:
+            raise TypeError("this is a single MDP, not a batch: there is nothing to index")
+        values = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        return type(self)(
+            *(value[index] if isinstance(value, np.ndarray) else value for value in values)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unpickled arrays would be writeable, and repeated ones written out in full.

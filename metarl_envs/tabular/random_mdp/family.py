@@ -8,16 +8,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
-from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.checking import check_counts, check_deviations, check_magnitudes
 from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.batched.normals import normals
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import task_arrays
 from metarl_envs.tabular.mdp import FiniteMDP, optimal_values
 from metarl_envs.tabular.random_mdp.tasks import RandomMDPTasks
-
-_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
 class RandomMDPFamily(Family):
@@ -36,6 +34,7 @@ class RandomMDPFamily(Family):
     ) -> None:
         check_counts(n_states=n_states, n_actions=n_actions, n_stages=n_stages)
         check_deviations(reward_std=reward_std)
+        check_magnitudes(reward_std=reward_std)
         self.n_states, self.n_actions, self.n_stages = n_states, n_actions, n_stages
         self.reward_std = reward_std
         self.horizon = n_stages
@@ -64,8 +63,8 @@ class RandomMDPFamily(Family):
         pairs = (np.arange(len(states)) * self.n_states + states) * self.n_actions + actions
         cumulative = params["cumulative"].reshape(-1, self.n_states).take(pairs, axis=0)
         following = (uniforms[:, :1] >= cumulative).sum(axis=-1)
-        noise = ndtri(np.maximum(uniforms[:, 1], _SMALLEST_UNIFORM))
-        rewards = params["means"].ravel().take(pairs) + self.reward_std * noise
+        noise = self.reward_std * normals(uniforms[:, 1])
+        rewards = params["means"].ravel().take(pairs) + noise
         return following, rewards, stages + 1 >= self.n_stages
 
     def observe(self, states: Array, stages: IntArray) -> Array:
@@ -84,11 +83,12 @@ class RandomMDPFamily(Family):
 
     def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
         """The tasks as one batch of MDPs with horizon H."""
-        return self._finite_mdp(task_arrays(self.task_distribution, tasks))
+        parts = self.task_distribution.split(task_arrays(self.task_distribution, tasks))
+        return FiniteMDP(*parts, np.eye(self.n_states)[0], horizon=self.n_stages)
 
     def finite_mdp(self, task: Task) -> FiniteMDP:
         """One task as an MDP with horizon H."""
-        return self._finite_mdp(task_arrays(self.task_distribution, [task])[0])
+        return self.finite_mdps([task])[0]
 
     # Pictures
 
@@ -103,7 +103,3 @@ class RandomMDPFamily(Family):
         from metarl_envs.tabular.random_mdp.rendering import ring_image
 
         return ring_image(view, self.n_stages)
-
-    def _finite_mdp(self, arrays: FloatArray) -> FiniteMDP:
-        start = np.eye(self.n_states)[0]
-        return FiniteMDP(*self.task_distribution.split(arrays), start, horizon=self.n_stages)

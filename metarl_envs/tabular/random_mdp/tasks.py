@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
+from metarl_envs.batched.normals import SMALLEST_UNIFORM, normals
 from metarl_envs.core import FloatArray, IntArray, TupleTask
 from metarl_envs.distributions import checked_array
 
-_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose logarithm is infinite
 _ROW_SUM_TOLERANCE = 1e-9
 
 
@@ -54,12 +53,13 @@ class RandomMDPTasks:
         :param draw: gives `n_uniforms` numbers of each of the tasks whose indices it is handed
         :param n: how many tasks
         """
-        positive = np.maximum(draw(np.arange(n)), _SMALLEST_UNIFORM)
+        uniforms = draw(np.arange(n))
         # Exponential numbers, normalised, are uniform on the simplex.
-        exponentials = -np.log(positive[:, : self._n_probabilities])
+        positive = np.maximum(uniforms[:, : self._n_probabilities], SMALLEST_UNIFORM)
+        exponentials = -np.log(positive)
         rows = exponentials.reshape(n, -1, self.n_states)
         rows /= rows.sum(axis=-1, keepdims=True)
-        means = 1.0 + ndtri(positive[:, self._n_probabilities :])
+        means = 1.0 + normals(uniforms[:, self._n_probabilities :])
         return np.concatenate([rows.reshape(n, -1), means], axis=1)
 
     def from_array(self, array: np.ndarray) -> RandomMDPTask:

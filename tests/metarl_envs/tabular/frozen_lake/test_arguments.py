@@ -11,11 +11,12 @@ from metarl_envs.tabular.frozen_lake import (
     FrozenLakeHolesFamily,
     FrozenLakeRewardFamily,
     FrozenLakeSlipFamily,
-    GoalTask,
     HolesTask,
+    LakeGoalTask,
     MarksTask,
     SlipTask,
 )
+from metarl_envs.tabular.frozen_lake.maps import has_path, rows_of_ice
 
 IDS = [f"metarl/FrozenLake{name}-v0" for name in ("Holes", "Reward", "Slip", "Goal")]
 
@@ -28,17 +29,19 @@ IDS = [f"metarl/FrozenLake{name}-v0" for name in ("Holes", "Reward", "Slip", "Go
         ({"size": 9}, ValueError, "size"),
         ({"size": 4.0}, ValueError, "size"),
         ({"p": 0.1}, ValueError, "p="),
+        ({"size": 8, "p": 0.44}, ValueError, r"p=0.44 must lie in \[0.45, 1\] for maps of size=8"),
         ({"p": 1.5}, ValueError, "p="),
         ({"p": "0.8"}, ValueError, "p="),
         ({"preset": "paper"}, ValueError, r"\['bomrl2024', 'gymnasium'\]"),
         ({"preset": None}, ValueError, "preset"),
         ({"success_rate": 1.2}, ValueError, "success_rate"),
-        ({"is_slippery": 1}, TypeError, "is_slippery"),
-        ({"absorbing": "yes"}, TypeError, "absorbing"),
+        ({"is_slippery": 1}, ValueError, "is_slippery"),
+        ({"absorbing": "yes"}, ValueError, "absorbing"),
         ({"discount": -0.1}, ValueError, "discount"),
         ({"discount": np.nan}, ValueError, "discount"),
         ({"horizon": 0}, ValueError, "horizon"),
         ({"horizon": 2.5}, ValueError, "horizon"),
+        ({"reward": 1.0}, TypeError, "unexpected keyword"),
     ],
 )
 def test_bad_arguments_are_refused(family_class, arguments, error, name):
@@ -50,6 +53,8 @@ def test_bad_arguments_are_refused(family_class, arguments, error, name):
     ("family_class", "arguments", "name"),
     [
         (FrozenLakeHolesFamily, {"hole_reward": np.inf}, "hole_reward"),
+        (FrozenLakeHolesFamily, {"hole_reward": -1e300}, "hole_reward"),
+        (FrozenLakeRewardFamily, {"penalty": 1e7}, "penalty"),
         (FrozenLakeRewardFamily, {"penalty": "much"}, "penalty"),
         (FrozenLakeSlipFamily, {"map_name": "5x5"}, r"\['4x4', '8x8'\]"),
         (FrozenLakeSlipFamily, {"slip_range": (0.5, 0.1)}, "slip_range"),
@@ -100,6 +105,36 @@ def test_maps_that_are_no_task_are_refused(desc):
         FrozenLakeRewardFamily().task_from_desc(MAPS["4x4"])
 
 
+def test_the_smallest_p_leaves_enough_maps_with_a_path():
+    rng = np.random.default_rng(0)
+    for size, p in ((4, 0.3), (5, 0.3), (6, 0.35), (7, 0.4), (8, 0.45)):
+        FrozenLakeRewardFamily(size=size, p=p)
+        holes = rng.random((20_000, size * size)) > p
+        holes[:, [0, -1]] = False
+        assert has_path(rows_of_ice(holes, size)).mean() > 1 / 150
+
+
+def test_the_map_of_gymnasiums_env_is_a_task():
+    for name in ("FrozenLake-v1", "FrozenLake8x8-v1"):
+        desc = gym.make(name).unwrapped.desc
+        rows = [row.tobytes().decode() for row in desc]
+        for family in (
+            FrozenLakeHolesFamily(size=len(desc)),
+            FrozenLakeGoalFamily(map_name=f"{len(desc)}x{len(desc)}"),
+        ):
+            task = family.task_from_desc(desc)
+            assert family.desc(task) == rows
+            assert family.task_from_desc(desc.astype(str)) == family.task_from_desc(rows) == task
+
+
+@pytest.mark.parametrize("desc", [None, 5, {"SF", "FG"}, np.zeros((4, 4)), b"SF"])
+def test_what_is_no_map_is_refused(desc):
+    error = ValueError if isinstance(desc, bytes) else TypeError
+    for family in (FrozenLakeHolesFamily(), FrozenLakeGoalFamily(), FrozenLakeRewardFamily()):
+        with pytest.raises(error, match="desc="):
+            family.task_from_desc(desc)
+
+
 @pytest.mark.parametrize(
     "tasks",
     [
@@ -125,7 +160,7 @@ def test_single_numbers_outside_a_family_have_no_values():
     for family, task in (
         (FrozenLakeSlipFamily(), SlipTask(0.9)),
         (FrozenLakeSlipFamily(), SlipTask("0.1")),
-        (FrozenLakeGoalFamily(), GoalTask(5)),
+        (FrozenLakeGoalFamily(), LakeGoalTask(5)),
         (FrozenLakeGoalFamily(), SlipTask(0.1)),
     ):
         with pytest.raises(ValueError, match=r"task|array"):
@@ -136,6 +171,14 @@ def test_policies_of_the_wrong_shape_are_refused():
     family = FrozenLakeSlipFamily()
     with pytest.raises(ValueError, match="policies has shape"):
         family.stationary_policy_returns([SlipTask(0.1)], np.full((2, 16, 4), 0.25))
+
+
+@pytest.mark.parametrize("policies", ["a", None, np.full((16, 4), np.nan), [[0.25], [0.5, 0.5]]])
+def test_policies_that_are_no_numbers_are_refused(policies):
+    family = FrozenLakeSlipFamily(discount=0.9)
+    for method in (family.stationary_policy_returns, family.discounted_policy_returns):
+        with pytest.raises(ValueError, match="policies"):
+            method([SlipTask(0.1)], policies)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -178,5 +221,5 @@ def test_tasks_vary_much_in_holes_and_little_in_marks():
         FrozenLakeRewardFamily(preset="bomrl2024"),
     ):
         tasks = sample_tasks(family.task_distribution, 200, seed=0)
-        spreads.append(family.stationary_policy_returns(tasks, uniform).std())
+        spreads.append(family.discounted_policy_returns(tasks, uniform).std())
     assert spreads[0] > 3 * spreads[1]

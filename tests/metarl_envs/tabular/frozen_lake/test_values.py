@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from gymnasium.envs.toy_text.frozen_lake import MAPS
 
+from metarl_envs import check_task_env
 from metarl_envs.distributions import sample_tasks
-from metarl_envs.tabular import action_values, optimal_values, policy_values
+from metarl_envs.tabular import FiniteMDP, action_values, optimal_values, policy_values
 from metarl_envs.tabular.frozen_lake import (
     FrozenLakeGoalFamily,
     FrozenLakeHolesFamily,
@@ -40,12 +41,14 @@ def some_tasks(family, n=4):
 def test_optimal_returns_are_those_of_value_iteration(success_rate, discount, n_iterations):
     family = FrozenLakeHolesFamily(is_slippery=True, success_rate=success_rate, discount=discount)
     tasks = [family.task_from_desc(MAPS["4x4"]), *some_tasks(family, 1)]
-    for task, value in zip(tasks, family.optimal_returns(tasks), strict=True):
+    for task, value in zip(tasks, family.discounted_optimal_returns(tasks), strict=True):
         env = gym.make("FrozenLake-v1", desc=family.desc(task), success_rate=success_rate)
         expected = value_iteration(env.unwrapped.P, discount, n_iterations)
         # What is left of 0.8^150 and 0.99^3000 is below 1e-12.
         assert value == pytest.approx(expected, abs=1e-11)
-        assert family.optimal_return(task) == pytest.approx(value, abs=1e-13)
+        assert family.discounted_optimal_return(task) == pytest.approx(value, abs=1e-13)
+        undiscounted = value_iteration(env.unwrapped.P, 1.0, family.horizon)
+        assert family.optimal_return(task) == pytest.approx(undiscounted, abs=1e-11)
 
 
 @pytest.mark.parametrize(("map_name", "optimum"), [("4x4", 0.74), ("8x8", 0.91)])
@@ -77,7 +80,8 @@ def test_optimal_returns_are_those_of_the_general_solver(family):
         values = optimal_values(mdps)
         values = values[:, 0] if mdps.horizon is None else values[:, 0, 0]
         # The backups add up the three directions in another order.
-        np.testing.assert_allclose(family.optimal_returns(tasks), values, rtol=0, atol=1e-10)
+        own = family.discounted_optimal_returns(tasks)
+        np.testing.assert_allclose(own, values, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=range(len(FAMILIES)))
@@ -85,8 +89,8 @@ def test_policy_returns_are_those_of_the_dense_solver(family):
     tasks = some_tasks(family, 3)
     rng = np.random.default_rng(0)
     policies = rng.dirichlet(np.ones(4), size=(3, family.n_states))
-    own = family.stationary_policy_returns(tasks, policies)
-    shared = family.stationary_policy_returns(tasks, policies[1])
+    own = family.discounted_policy_returns(tasks, policies)
+    shared = family.discounted_policy_returns(tasks, policies[1])
     assert own[1] == pytest.approx(shared[1], abs=1e-12)
     for task, policy, value in zip(tasks, policies, own, strict=True):
         values = policy_values(family.finite_mdp(task), policy)
@@ -96,10 +100,30 @@ def test_policy_returns_are_those_of_the_dense_solver(family):
 def test_the_shortest_path_of_the_published_setting_is_worth_its_closed_form():
     # Six moves, the last of which is paid 0.8^5, and then 1 for ever.
     family = FrozenLakeHolesFamily(preset="bomrl2024")
-    value = family.optimal_return(HolesTask((0,) * 16))
+    value = family.discounted_optimal_return(HolesTask((0,) * 16))
     assert value == pytest.approx(0.8**5 / (1 - 0.8), abs=1e-12)
-    assert value == pytest.approx(1.6384, abs=1e-12)
+    # Within 49 steps, 1 from the sixth one on.
+    assert family.optimal_return(HolesTask((0,) * 16)) == 49 - 6 + 1
     assert (family.absorbing, family.hole_reward, family.horizon) == (True, -1.0, 49)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=range(len(FAMILIES)))
+def test_returns_without_discounted_in_their_name_do_not_depend_on_the_discount(family):
+    tasks = some_tasks(family, 3)
+    policy = np.random.default_rng(0).dirichlet(np.ones(4), size=family.n_states)
+    mdps = family.finite_mdps(tasks)
+    undiscounted = FiniteMDP(mdps.transitions, mdps.rewards, mdps.initial, horizon=family.horizon)
+    for own, expected in (
+        (family.optimal_returns(tasks), optimal_values(undiscounted)),
+        (family.stationary_policy_returns(tasks, policy), policy_values(undiscounted, policy)),
+    ):
+        np.testing.assert_allclose(own, expected[:, 0, 0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["Holes", "Reward"])
+def test_no_play_of_the_published_setting_beats_its_optimum(name):
+    env = gym.make(f"metarl/FrozenLake{name}-v0", preset="bomrl2024")
+    check_task_env(env)
 
 
 def test_a_path_without_costs_makes_every_optimal_return_1():
@@ -167,4 +191,8 @@ def test_tasks_that_differ_in_little_share_their_successors():
 
 def test_no_tasks_have_no_returns():
     for family in (FrozenLakeHolesFamily(), FrozenLakeSlipFamily(discount=0.9)):
+        uniform = np.full((16, 4), 0.25)
         assert family.optimal_returns([]).shape == (0,)
+        assert family.discounted_optimal_returns([]).shape == (0,)
+        assert family.stationary_policy_returns([], uniform).shape == (0,)
+        assert family.discounted_policy_returns([], uniform).shape == (0,)
