@@ -115,8 +115,8 @@ LOCOMOTION: Sequence[Mapping[str, Play]] = (
     {
         "AntVel": swinging(12, seed=1),
         "SwimmerVel": swinging(40, period=30.0),
-        "Walker2dVel": swinging(25, seed=2, period=40.0),
-        "HopperRandParams": swinging(20, seed=1, period=40.0),
+        "Walker2dVel": swinging(15, seed=2, period=40.0),
+        "HopperRandParams": swinging(9, seed=1, period=40.0),
         "HumanoidDir": swinging(12, seed=2, period=40.0),
     },
 )
