@@ -106,7 +106,7 @@ FAMILIES: Sequence[Mapping[str, Play]] = (
 
 LOCOMOTION: Sequence[Mapping[str, Play]] = (
     {
-        "HalfCheetahVel": swinging(30),
+        "HalfCheetahVel": swinging(34, seed=1),
         "HalfCheetahDir": swinging(30, seed=1),
         "HalfCheetahMass": swinging(30, seed=3),
         "AntDir2D": swinging(12),
@@ -115,9 +115,9 @@ LOCOMOTION: Sequence[Mapping[str, Play]] = (
     {
         "AntVel": swinging(12, seed=1),
         "SwimmerVel": swinging(40, period=30.0),
-        "Walker2dVel": swinging(15, seed=2, period=40.0),
+        "Walker2dVel": swinging(12, seed=4, period=30.0),
         "HopperRandParams": swinging(9, seed=1, period=40.0),
-        "HumanoidDir": swinging(12, seed=2, period=40.0),
+        "HumanoidDir": swinging(8, seed=2, period=40.0),
     },
 )
 SHEETS = {"families": FAMILIES, "locomotion": LOCOMOTION}

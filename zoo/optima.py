@@ -20,6 +20,7 @@ from zoo.report import Grid
 
 N_TASKS, N_EPISODES = 1000, 4
 _Z_95 = 1.959963984540054
+_MOST_LISTED = 10_000
 
 # The largest expected return of one episode for an agent that is not told the task.
 BEST_UNTOLD: Mapping[str, Callable[[Any], float]] = MappingProxyType(
@@ -55,13 +56,13 @@ def optima_grid(ids: Sequence[str] | None = None) -> Grid:
 
 def every_task(distribution: TaskDistribution) -> list[Task] | None:
     """
-    All tasks of a finite family whose tasks are equally likely; ``None`` for any other.
+    All tasks of a small finite family whose tasks are equally likely; ``None`` for any other.
 
     :param distribution: the family's
     """
     if isinstance(distribution, FiniteTasks) and np.ptp(distribution.probabilities) == 0:
         return list(distribution.tasks)
-    if isinstance(distribution, PlacementTasks):
+    if isinstance(distribution, PlacementTasks) and distribution.n_tasks <= _MOST_LISTED:
         cells = itertools.product(*distribution.places)
         return [distribution.make_task(np.concatenate(places)) for places in cells]
     return None

@@ -92,9 +92,10 @@ class Panel:
         image = canvas(_HEADER + height, width)
         frame = self.env.render()[:height, :width]
         image[_HEADER : _HEADER + frame.shape[0], : frame.shape[1]] = frame
-        draw_text(image, _MARGIN, _MARGIN, _cut(self.title, width - 2 * _MARGIN), INK)
-        line = f"{self.who}, episode {self.n_episodes}"
-        draw_text(image, _MARGIN + _LINE, _MARGIN, line, FAINT)
+        room = width - 2 * _MARGIN
+        draw_text(image, _MARGIN, _MARGIN, _cut(self.title, room), INK)
+        line = f"episode {self.n_episodes}: {self.who}"
+        draw_text(image, _MARGIN + _LINE, _MARGIN, _cut(line, room), FAINT)
         return image
 
     def _begin(self, seed: int | None = None) -> None:
@@ -233,8 +234,12 @@ def _class_of(algo: str) -> type[BaseAlgorithm]:
 def _who(agent: Any, config: WatchConfig) -> str:
     if agent is None:
         return "random play"
-    adapted = f" after {config.n_adapt_episodes}" if isinstance(agent, MetaAlgorithm) else ""
-    return type(agent).__name__ + adapted
+    name = type(agent).__name__
+    return (
+        f"{name} after {config.n_adapt_episodes} to adapt"
+        if isinstance(agent, MetaAlgorithm)
+        else name
+    )
 
 
 def _playing(agent: Any, config: WatchConfig, task: Any, number: int) -> Any:

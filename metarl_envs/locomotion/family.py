@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from scipy.special import ndtri
 
-from metarl_envs.batched.checking import check_counts, check_deviations
+from metarl_envs.batched.checking import check_counts, check_deviations, check_magnitudes
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.core import BoolArray, FloatArray, IntArray
 from metarl_envs.locomotion.physics import ExactPhysics, Motion, Physics
@@ -83,6 +83,7 @@ class LocomotionFamily(Family):
     ) -> None:
         check_counts(horizon=horizon)
         check_deviations(reset_noise_scale=reset_noise_scale)
+        check_magnitudes(reset_noise_scale=reset_noise_scale)
         self.body, self.horizon = body, horizon
         self.reset_noise_scale, self.n_threads = reset_noise_scale, n_threads
         names = (*derived, "xpos") if body.tracked else tuple(derived)
@@ -99,6 +100,10 @@ class LocomotionFamily(Family):
         self._state, self._position = slice(0, n_state), slice(n_state, n_state + 2)
         self._velocity = slice(n_state + 2, n_state + 4)
         self._sensed = slice(n_state + 4, n_state + 4 + n_sensed)
+        self._told: dict[str, int] = {}
+        for i, axis in enumerate(("x", "y")[: self.n_position]):
+            self._told[f"{axis}_position"] = self._qpos.start + i
+            self._told[f"{axis}_velocity"] = self._velocity.start + i
         self.n_reset_uniforms = model.nq + model.nv
         assert self._qpos.stop == self._qvel.start, "observations copy both at once"
         self._seen = slice(self._qpos.start + body.n_hidden, self._qvel.stop)
@@ -170,11 +175,9 @@ class LocomotionFamily(Family):
         """Stage, and position and velocity of the body, (B,) each, under Gymnasium's names; as
         there, the position is that of `qpos`, whatever the velocity is of.
         """
-        names = ("x", "y")[: self.n_position]
         infos = super().infos(states, stages)
-        for i, name in enumerate(names):
-            infos[f"{name}_position"] = states[:, self._qpos.start + i].copy()
-            infos[f"{name}_velocity"] = states[:, self._velocity.start + i].copy()
+        for name, column in self._told.items():
+            infos[name] = states[:, column].copy()
         return infos
 
     def render_ansi(self, view: View) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metarl_envs.batched import FamilyEnv, FamilyVectorEnv, Params
-from metarl_envs.batched.checking import check_deviations
+from metarl_envs.batched.checking import check_deviations, check_magnitudes
 from metarl_envs.batched.family import Array
 from metarl_envs.core import FloatArray
 from metarl_envs.distributions import FiniteTasks, UniformTasks
@@ -20,6 +20,7 @@ from metarl_envs.locomotion.rewards import control_cost, direction_reward, speed
 from metarl_envs.locomotion.tasks import DirectionTask, MassTask, VelocityTask
 
 _MODEL = "model."
+_LARGEST_EXPONENT = 10
 _DEFAULTS = {"horizon": 200, "ctrl_cost_weight": 0.05}
 _PRESETS: dict[str, dict[str, Any]] = {
     "finn2017": {"horizon": 200},
@@ -42,6 +43,7 @@ class _CheetahFamily(LocomotionFamily):
         n_threads: int,
     ) -> None:
         check_deviations(ctrl_cost_weight=settings["ctrl_cost_weight"])
+        check_magnitudes(ctrl_cost_weight=settings["ctrl_cost_weight"])
         self.ctrl_cost_weight = settings["ctrl_cost_weight"]
         super().__init__(
             HALF_CHEETAH,
@@ -136,6 +138,11 @@ class HalfCheetahMassFamily(_CheetahFamily):
         settings = {"horizon": horizon, "ctrl_cost_weight": ctrl_cost_weight}
         super().__init__(settings, reset_noise_scale=reset_noise_scale, n_threads=n_threads)
         self.task_range = checked_range("task_range", task_range)
+        if max(map(abs, self.task_range)) > _LARGEST_EXPONENT:
+            raise ValueError(
+                f"task_range={task_range!r} must lie within [-{_LARGEST_EXPONENT}, "
+                f"{_LARGEST_EXPONENT}]: these are exponents of 2"
+            )
         self.task_distribution = UniformTasks(MassTask.from_array, *self.task_range)
 
     def compile(self, arrays: FloatArray) -> Params:

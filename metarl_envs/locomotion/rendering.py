@@ -68,9 +68,9 @@ def captions(family: "LocomotionFamily", view: View) -> list[tuple[str, Colour]]
     texts = [(text, GREEN) for text in _task_texts(family, view, position)]
     if "goal" not in view.params:
         way = view.params.get("direction", np.array([1.0, 0.0]))
-        texts.append((f"speed {float(velocity @ way):.2f} m/s", ACCENT))
+        texts.append((f"speed {_rounded(velocity @ way)} m/s", ACCENT))
     texts.append((f"step {view.stage} of {family.horizon}", FAINT))
-    return [*texts, (f"return {view.episode_return:.2f}", INK)]
+    return [*texts, (f"return {_rounded(view.episode_return)}", INK)]
 
 
 def camera_of(family: "LocomotionFamily", view: View) -> Any:
@@ -142,6 +142,11 @@ def _task_texts(family: "LocomotionFamily", view: View, position: FloatArray) ->
             factors = params[f"model.{field}"][usual > 0] / usual[usual > 0]
             texts.append(f"{name} x {float(np.exp(np.log(factors).mean())):.2f}")
     return texts
+
+
+def _rounded(value: float) -> str:
+    """Two decimals, and no -0.00."""
+    return f"{round(float(value), 2) + 0.0:.2f}"
 
 
 def _fastest(family: "LocomotionFamily") -> float:

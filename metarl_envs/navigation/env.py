@@ -144,9 +144,9 @@ class SparsePointGoalEnv(FamilyEnv):
     `Box(-inf, inf, (2,), float32)`: the position.
 
     ## Rewards
-    With `reward="sparse"`, `1 - distance` after the move where the distance from the goal is at most
-    `goal_radius` (to 1e-9, more than steps can be rounded by), else 0; with `flat_reward` 1 instead
-    of `1 - distance`. With `reward="dense"` minus the distance, everywhere.
+    With `reward="sparse"`, `1 - distance` after the move where the distance from the goal is at
+    most `goal_radius` (to 1e-9, more than steps are rounded by), else 0; with `flat_reward` 1
+    instead of `1 - distance`. With `reward="dense"` minus the distance, everywhere.
 
     ## Starting State
     (0, 0); with `random_start` uniform in [-1.5, 1.5] x [-0.5, 1.5].
@@ -264,7 +264,7 @@ class PointWindEnv(FamilyEnv):
 
     ## Rewards
     1 where the point is within `goal_radius` of the goal (0, 1) after the move (to 1e-9, more than
-    steps can be rounded by), else 0.
+    steps are rounded by), else 0.
 
     ## Starting State
     (0, 0).
@@ -282,9 +282,9 @@ class PointWindEnv(FamilyEnv):
 
     ## Task family
     A task is `WindTask(wind)`, uniform in [-wind_range, wind_range]^2. `optimal_return(task)` is
-    exact: an agent that knows the wind gets there in T = max(1, ceil((1 - goal_radius) / (max_step +
-    wind_2))) steps and, as the wind is weaker than its own steps, stays, so that it earns max(0,
-    horizon - T + 1).
+    exact: an agent that knows the wind gets there in
+    T = max(1, ceil((1 - goal_radius) / (max_step + wind_2))) steps and, as the wind is weaker than
+    its own steps, stays, so that it earns max(0, horizon - T + 1).
     """
 
     family_class = PointWindFamily

@@ -22,7 +22,6 @@ from metarl_envs.core import BoolArray, FloatArray, IntArray, Task
 from metarl_envs.distributions import task_arrays
 from metarl_envs.navigation.rendering import Scene, scene_image, scene_text
 
-
 SMALLEST_LENGTH = 1e-12
 """Of what is not 0, so that no quotient of two lengths overflows."""
 

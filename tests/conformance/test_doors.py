@@ -552,7 +552,7 @@ OPTIONS = {
     "reward_scale": (1, 1.5, 2, True),
     "episodes_per_trial": (None, 1, 2),
     "num_envs": (1, 2),
-    "max_episode_steps": (None, 1, 2),
+    "max_episode_steps": (None, -1, 1, 2),
 }
 OF_VECTOR = {"num_envs", "max_episode_steps"}
 OF_TRIALS = {"reset_mode", "observe_transitions", "reward_scale"}

@@ -86,8 +86,10 @@ def solving() -> dict[str, Contender]:
         ):
             env: Any = gym.make(HOLES, size=size, is_slippery=True, **arguments).unwrapped
             tasks = env.sample_tasks(N_TASKS, seed=0)
+            is_discounted = "discount" in arguments
+            returns = env.discounted_optimal_returns if is_discounted else env.optimal_returns
             ways: dict[str, Callable[[], Any]] = {
-                "optimal_returns": partial(env.optimal_returns, tasks),
+                returns.__name__: partial(returns, tasks),
                 "optimal_values, sparse": partial(optimal_values, env.sparse_mdps(tasks)),
                 "optimal_values, dense": partial(optimal_values, env.finite_mdps(tasks)),
             }

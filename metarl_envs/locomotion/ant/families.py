@@ -9,7 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice, check_deviations
+from metarl_envs.batched.checking import (
+    check_choice,
+    check_deviations,
+    check_flags,
+    check_magnitudes,
+)
 from metarl_envs.batched.family import Params
 from metarl_envs.core import BoolArray, FloatArray, TaskDistribution
 from metarl_envs.distributions import FiniteTasks, UniformTasks
@@ -84,6 +89,8 @@ class _AntFamily(UprightFamily):
     ) -> None:
         self.contact_cost_weight = settings.pop("contact_cost_weight")
         check_deviations(contact_cost_weight=self.contact_cost_weight)
+        check_magnitudes(contact_cost_weight=self.contact_cost_weight)
+        check_flags(include_cfrc_ext_in_observation=include_cfrc_ext_in_observation)
         self.include_cfrc_ext_in_observation = include_cfrc_ext_in_observation
         super().__init__(
             body,
@@ -103,8 +110,9 @@ class _AntFamily(UprightFamily):
     def is_healthy(self, moved: Moved) -> BoolArray:
         """Whether the torso is from 0.2 to 1 m high and all numbers are finite, (B,)."""
         height = moved.qpos[:, 2]
-        finite = np.isfinite(moved.qpos).all(axis=1) & np.isfinite(moved.qvel).all(axis=1)
-        return np.asarray((height >= 0.2) & (height <= 1.0) & finite)
+        # MuJoCo keeps numbers below 1e10: only one that is not finite spoils the sum.
+        is_finite = np.isfinite(moved.qpos.sum(axis=1) + moved.qvel.sum(axis=1))
+        return np.asarray((height >= 0.2) & (height <= 1.0) & is_finite)
 
     def upright_reward(self, progress: FloatArray, moved: Moved) -> FloatArray:
         """`progress + bonus - costs`, (B,), added up as Gymnasium does."""
@@ -264,6 +272,7 @@ class AntGoalFamily(_AntFamily):
         )
         check_choice("goal_shape", self.goal_shape, GoalShape)
         check_deviations(goal_limit=goal_limit)
+        check_magnitudes(goal_limit=goal_limit)
         make = DiscTasks if self.goal_shape == "disc" else _square
         self.task_distribution = make(GoalTask.from_array, float(goal_limit))
         super().__init__(

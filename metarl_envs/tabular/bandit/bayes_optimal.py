@@ -10,6 +10,7 @@ experiments", https://www.jstor.org/stable/25048278),
 Shapes: A arms, K arms that are told apart (at most one per pull), N multisets of statistics.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ class BayesOptimalPolicy:
 
     def __init__(self, n_pulls: int, n_arms: int) -> None:
         check_counts(n_pulls=n_pulls, n_arms=n_arms)
+        _check_size(n_pulls, n_arms)
         self.n_pulls, self.n_arms = n_pulls, n_arms
         self._pulls, self._successes = _decoded(n_pulls)
         # More arms than pulls cannot all be tried: the surplus changes nothing.
@@ -83,14 +85,8 @@ class BayesOptimalPolicy:
 
     def _layers(self) -> list[_Layer]:
         codes = np.zeros((1, self._n_distinct), dtype=np.int64)
-        layers, n_entries = [], 0
+        layers = []
         for _ in range(self.n_pulls - 1):
-            n_entries += 2 * codes.size * self._n_distinct
-            if n_entries > _MAX_ENTRIES:
-                raise ValueError(
-                    f"n_pulls={self.n_pulls} with n_arms={self.n_arms} is too large to solve "
-                    "exactly: give fewer pulls or arms"
-                )
             successors = self._successors(codes)
             _, first, following = np.unique(
                 _keys(successors.reshape(-1, self._n_distinct)),
@@ -123,12 +119,22 @@ class BayesOptimalPolicy:
         arrays = []
         for name, value in (("successes", successes), ("failures", failures)):
             array = np.asarray(value)
-            if array.shape[-1:] != (self.n_arms,) or np.any(array < 0) or np.any(array % 1 != 0):
+            is_number = array.dtype.kind in "biuf" and array.shape[-1:] == (self.n_arms,)
+            # Negated, so that NaN fails.
+            if not (is_number and np.all(array >= 0) and np.all(array % 1 == 0)):
                 raise ValueError(
                     f"{name}={value!r} must be counts of shape (..., {self.n_arms}), one per arm"
                 )
+            if np.any(array >= self.n_pulls):
+                raise ValueError(f"{name}={value!r} must be below n_pulls={self.n_pulls}")
             arrays.append(array.astype(np.int64))
-        s, f = np.broadcast_arrays(*arrays)
+        try:
+            s, f = np.broadcast_arrays(*arrays)
+        except ValueError as error:
+            raise ValueError(
+                f"successes={successes!r} and failures={failures!r} have shapes that do not "
+                "broadcast: give one of each per arm"
+            ) from error
         if np.any((s + f).sum(axis=-1) >= self.n_pulls):
             raise ValueError(
                 f"successes={successes!r} and failures={failures!r} leave no pull of "
@@ -155,6 +161,37 @@ def bayes_optimal_value(n_pulls: int, n_arms: int) -> float:
     :param n_arms: k
     """
     return bayes_optimal_policy(n_pulls, n_arms).value
+
+
+def _check_size(n_pulls: int, n_arms: int) -> None:
+    """`ValueError` where the layers would have too many entries."""
+    n_layers, k = 4, min(n_arms, n_pulls)
+    # Of many pulls, the first ones tell: counting all would take as long as what is refused.
+    while True:
+        n_layers = min(2 * n_layers, n_pulls - 1)
+        if 2 * k**2 * sum(_n_multisets(n_layers, k)) > _MAX_ENTRIES:
+            raise ValueError(
+                f"n_pulls={n_pulls} with n_arms={n_arms} is too large to solve exactly: give fewer "
+                "pulls or arms"
+            )
+        if n_layers == n_pulls - 1:
+            return
+
+
+def _n_multisets(n_layers: int, n_arms: int) -> list[float]:
+    """The number of multisets of the arms' statistics after 0, 1, ..., n_layers - 1 pulls.
+
+    An arm with m pulls has m + 1 statistics, so j such arms have C(m + j, j) multisets of them.
+    """
+    most = min(n_arms, n_layers)
+    counts = np.zeros((most + 1, n_layers))
+    counts[0, :1] = 1.0
+    for m in range(1, n_layers):
+        before = counts.copy()
+        for j in range(1, min(most, (n_layers - 1) // m) + 1):
+            counts[j:, m * j :] += math.comb(m + j, j) * before[:-j, : n_layers - m * j]
+    totals: list[float] = counts.sum(axis=0).tolist()
+    return totals
 
 
 def _decoded(n_pulls: int) -> tuple[IntArray, IntArray]:

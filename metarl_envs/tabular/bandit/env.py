@@ -81,8 +81,9 @@ class GaussianBanditEnv(FamilyEnv):
 
     ## Arguments
     * `n_arms` (5) and `n_pulls` (500), as there.
-    * `reward_std` (0.3), as in the authors' code (https://github.com/jon--lee/
-      decision-pretrained-transformer, `envs/bandit_env.py`), where it is called `var`.
+    * `reward_std` (0.3): this package's reading of the variance of 0.3 there, which the authors'
+      code (https://github.com/jon--lee/decision-pretrained-transformer, `envs/bandit_env.py`) uses
+      as a standard deviation.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array".
 

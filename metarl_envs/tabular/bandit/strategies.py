@@ -64,8 +64,8 @@ class UpperConfidenceBound:
     """UCB1 (Auer, Cesa-Bianchi and Fischer, 2002, https://doi.org/10.1023/A:1013689704352): the arm
     with the largest `mean_i + constant sqrt(2 log t / T_i)` at pull t, ties broken at random.
 
-    As in Duan et al. (2016), one success and one failure of every arm count from the start, so
-    `T_i` is 2 plus the pulls of the arm, and the constant is free.
+    One success and one failure of every arm count from the start, so `T_i` is 2 plus the pulls of
+    the arm, and the constant is free: this package's choices.
     """
 
     constant: float = 1.0

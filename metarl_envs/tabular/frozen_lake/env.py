@@ -44,11 +44,11 @@ class FrozenLakeHolesEnv(FamilyEnv):
     * `preset`: gives `hole_reward`, `absorbing`, `discount` and `horizon` their defaults; what is
       given explicitly wins. "gymnasium": 0, False, 1 and 100 (200 for maps larger than 4x4).
       "bomrl2024": -1, True, 0.8 and 49, of the public experiment scripts for Xu and Zhu (2024);
-      whether those are the final version is not known, and neither the scripts nor the paper say
-      what `p` the maps were drawn with.
+      whether those are the final version is not known. With what `p` their maps were drawn is not
+      published.
     * `is_slippery`, `success_rate`: as in Gymnasium; a slippery move goes in the intended direction
       with probability `success_rate`, and in each perpendicular one with half of the rest. Not
-      slippery by default, unlike Gymnasium's, as in Xu and Zhu (2024).
+      slippery by default, unlike Gymnasium's, as in those scripts.
     * `hole_reward`: of entering a hole.
     * `absorbing`: whether holes and goal keep the agent until the horizon instead of ending the
       episode.
@@ -118,7 +118,7 @@ class FrozenLakeRewardEnv(FamilyEnv):
       49, of the public experiment scripts for Xu and Zhu (2024); whether those are the final
       version is not known.
     * `is_slippery`, `success_rate`: as in Gymnasium; not slippery by default, unlike Gymnasium's,
-      as in Xu and Zhu (2024).
+      as in those scripts.
     * `absorbing`: whether the goal keeps the agent until the horizon instead of ending the episode.
     * `discount`: of `discounted_optimal_returns`, `discounted_policy_returns` and the MDPs handed
       out only. Below 1 these never end; at 1 they have `horizon` steps.

@@ -5,17 +5,17 @@ Shapes: B environments, M tasks, H steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice
+from metarl_envs.batched.checking import check_flags
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Params, View
 from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import task_arrays
 from metarl_envs.tabular.gridworld.family import GridFamily
+from metarl_envs.tabular.gridworld.grid import Start
 from metarl_envs.tabular.gridworld.placement import PlacementTasks
 
 N_PHASES = 3  # without the key, with it, door open
@@ -45,10 +45,10 @@ class DarkKeyToDoorFamily(GridFamily):
         *,
         size: int = 9,
         horizon: int = 50,
-        start: tuple[int, int] | None = None,
+        start: Start = "random",
         ends_at_door: bool = False,
     ) -> None:
-        check_choice("ends_at_door", ends_at_door, Literal[True, False])
+        check_flags(ends_at_door=ends_at_door)
         super().__init__(size, horizon, start, N_PHASES)
         self.ends_at_door = ends_at_door
         places = [self.grid.coordinates] * 2
@@ -74,17 +74,29 @@ class DarkKeyToDoorFamily(GridFamily):
         return with_key + opens, rewards, terminated
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
-        """Return of an agent that knows key and door, (M,): 1 where the key can be reached in time,
-        and 1 more where from there the door can.
+        """Expected return of an agent that knows key and door, (M,): the share of starts from which
+        the key can be reached in time, plus that of those from which the door can be after it.
 
         A key on the start is picked up at the end of the first step, as one at distance 1.
         """
         arrays = task_arrays(self.task_distribution, tasks)
         keys = self.grid.cells(arrays[:, :2])
-        to_key = np.maximum(self.grid.distances(self.start_cell)[keys], 1)
-        to_door = np.abs(arrays[:, :2] - arrays[:, 2:]).sum(axis=-1)
-        in_time = (to_key <= self.horizon), (to_key + to_door <= self.horizon)
-        return np.add(*in_time, dtype=np.float64)
+        to_door = np.abs(arrays[:, :2] - arrays[:, 2:]).sum(axis=-1).astype(np.int64)
+        in_time = self._shares_in_time()
+        n_left = np.minimum(self.horizon, in_time.shape[1] - 1)
+        left_for_key = np.clip(self.horizon - to_door, 0, n_left)
+        return in_time[keys, n_left] + in_time[keys, left_for_key]
+
+    def _shares_in_time(self) -> FloatArray:
+        """The share of starts from which each cell can be reached within n steps, at least one,
+        (N^2, 2 N): n from 0 to 2 N - 1, which is enough for all.
+        """
+        n_most = 2 * self.size
+        shares = np.zeros((self.grid.n_cells, n_most))
+        for start in self.start_cells.tolist():
+            steps = np.maximum(self.grid.distances(start), 1)
+            shares[np.arange(self.grid.n_cells), steps] += 1.0
+        return np.cumsum(shares, axis=1) / len(self.start_cells)
 
     def marks(self, view: View) -> dict[str, tuple[int, int]]:
         """The key, until it is picked up, and the door."""
@@ -111,10 +123,10 @@ class DarkKeyToDoorEnv(FamilyEnv):
     ## Rewards
     1 once for the first step that ends on the key, and 1 once for the first step after that, or the
     same one, that ends on the door; otherwise 0. So a cell with both pays 2 at once (this package's
-    reading: the paper does not say).
+    reading).
 
     ## Starting State
-    `start`, by default the centre, cell `(size // 2, size // 2)`, without the key.
+    A cell drawn uniformly, or `start`, without the key.
 
     ## Episode End
     The episode is truncated after `horizon` steps. It terminates only with `ends_at_door`, when the
@@ -122,17 +134,17 @@ class DarkKeyToDoorEnv(FamilyEnv):
 
     ## Arguments
     * `size`, `horizon`: 9 and 50 as published.
-    * `start`: (x, y), or `None` for the centre. The paper says the centre for its Dark Room; here
-      it is this package's choice.
-    * `ends_at_door`: the paper gives episodes a length and does not speak of another end, hence
-      `False`; some reimplementations end the episode at the door.
+    * `start`: "random" for any cell (default), to this package's knowledge as in Algorithm
+      Distillation; a cell (x, y); or `None` for the centre.
+    * `ends_at_door`: whether the open door ends the episode; `False`, as far as this package knows,
+      in Algorithm Distillation.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array".
 
     ## Task family
     A task is `DarkKeyToDoorTask(key, door)`, each uniform over all cells and independent: 81^2 =
-    6561 tasks, the number that the paper gives. `optimal_return`, in closed form, is that of an
-    agent who knows both: 2 in every task with the default arguments.
+    6561 tasks. `optimal_return`, exact and over starts, is that of an agent who knows both: 2 in
+    every task with the default arguments.
     """
 
     family_class = DarkKeyToDoorFamily

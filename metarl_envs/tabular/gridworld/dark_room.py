@@ -5,17 +5,17 @@ Shapes: B environments, M tasks, H steps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_choice
+from metarl_envs.batched.checking import check_flags
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Params, View
 from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import task_arrays
 from metarl_envs.tabular.gridworld.family import GridFamily
+from metarl_envs.tabular.gridworld.grid import Start
 from metarl_envs.tabular.gridworld.placement import PlacementTasks
 
 
@@ -40,10 +40,10 @@ class DarkRoomFamily(GridFamily):
         *,
         size: int = 9,
         horizon: int = 20,
-        start: tuple[int, int] | None = None,
+        start: Start = None,
         reward_once: bool = False,
     ) -> None:
-        check_choice("reward_once", reward_once, Literal[True, False])
+        check_flags(reward_once=reward_once)
         super().__init__(size, horizon, start, n_phases=2 if reward_once else 1)
         self.reward_once = reward_once
         places = [self.grid.coordinates]
@@ -63,15 +63,16 @@ class DarkRoomFamily(GridFamily):
         return following, is_paid.astype(np.float64), np.zeros(len(moved), dtype=np.bool_)
 
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
-        """Return of an agent that knows the goal at distance d, (M,): `H - max(d, 1) + 1`, and 0
-        where the goal is too far; with `reward_once` 1 or 0.
+        """Expected return of an agent that knows the goal, (M,): at distance d `H - max(d, 1) + 1`,
+        and 0 where the goal is too far; with `reward_once` 1 or 0.
 
         On the start (d = 0) the goal pays from the first step on, as at distance 1.
         """
         goals = self.grid.cells(task_arrays(self.task_distribution, tasks))
-        steps = np.maximum(self.grid.distances(self.start_cell)[goals], 1)
+        steps = np.maximum(self.grid.distances(self.start_cells), 1)
         n_paid = np.maximum(self.horizon - steps + 1, 0)
-        return np.minimum(n_paid, 1 if self.reward_once else self.horizon).astype(np.float64)
+        returns = np.minimum(n_paid, 1 if self.reward_once else self.horizon).mean(axis=0)
+        return np.asarray(returns[goals], dtype=np.float64)
 
     def marks(self, view: View) -> dict[str, tuple[int, int]]:
         """The goal."""
@@ -94,9 +95,8 @@ class DarkRoomEnv(FamilyEnv):
     `MultiDiscrete([size, size])`: the agent's cell (x, y).
 
     ## Rewards
-    1 for every step that ends on the goal, otherwise 0. Staying there counts: the paper says "every
-    time the goal is reached", the code of the Decision-Pretrained Transformer settles it. With
-    `reward_once` only the first such step of an episode pays.
+    1 for every step that ends on the goal, otherwise 0. Staying there counts, as in the code of the
+    Decision-Pretrained Transformer. With `reward_once` only the first such step of an episode pays.
 
     ## Starting State
     `start`, by default the centre, cell `(size // 2, size // 2)`.
@@ -106,9 +106,9 @@ class DarkRoomEnv(FamilyEnv):
 
     ## Arguments
     * `size`, `horizon`: 9 and 20 as in Algorithm Distillation.
-    * `start`: (x, y), or `None` for the centre, as there.
-    * `reward_once`: whether the goal pays only once per episode. Their "Dark Room Hard" is
-      `size=17, reward_once=True`.
+    * `start`: (x, y), `None` for the centre, as there, or "random" for any cell.
+    * `reward_once`: whether the goal pays only once per episode. With `size=17` this is, as far as
+      this package knows, their harder variant of the room.
     * `task_mode`: "resample" draws a new task at every reset, "fixed" keeps the first one.
     * `render_mode`: `None`, "ansi" or "rgb_array".
 
@@ -117,7 +117,8 @@ class DarkRoomEnv(FamilyEnv):
 
     ## Task family
     A task is `DarkRoomTask(goal)`, uniform over all cells, the start among them. `optimal_return`,
-    in closed form, is that of an agent who knows the goal at distance d: `horizon - max(d, 1) + 1`.
+    in closed form, is that of an agent who knows the goal at distance d: `horizon - max(d, 1) + 1`,
+    on average over starts.
     """
 
     family_class = DarkRoomFamily

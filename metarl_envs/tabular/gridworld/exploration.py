@@ -12,6 +12,8 @@ from typing import NamedTuple
 from metarl_envs.batched.checking import check_counts
 from metarl_envs.tabular.gridworld.grid import Grid
 
+MAX_NODES = 10_000
+
 
 @dataclass(frozen=True)
 class SearchPlan:
@@ -68,8 +70,9 @@ class GoalSearch:
 
         :param goal_reward: of every step on the goal; larger than `step_reward`
         :param step_reward: of any other step
-        :param max_nodes: after which the search gives up with a `RuntimeError`
+        :param max_nodes: after which the search gives up with a `ValueError`
         """
+        check_counts(max_nodes=max_nodes)
         walks = self._walks(self._search(max_nodes))
         met = self._first_meetings(walks)
         returns = []
@@ -97,9 +100,9 @@ class GoalSearch:
                 # Of equal bounds the deepest first: a search that dives.
                 entry = (-bound, depth - 1, next(tie_breaker), gained + gain, following, node)
                 heappush(heap, entry)
-        raise RuntimeError(
+        raise ValueError(
             f"the search took more than max_nodes={max_nodes} nodes: give more of them, a smaller "
-            f"grid or fewer than n_episodes={self.n_episodes} episodes"
+            f"grid, another horizon or fewer than n_episodes={self.n_episodes} episodes"
         )
 
     def _steps(self, node: _Node) -> Iterator[tuple[_Node, int]]:

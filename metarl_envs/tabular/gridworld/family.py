@@ -14,7 +14,7 @@ from metarl_envs.batched.checking import check_counts
 from metarl_envs.batched.family import Array, Family, Params, View
 from metarl_envs.core import FloatArray, IntArray, Task
 from metarl_envs.distributions import task_arrays
-from metarl_envs.tabular.gridworld.grid import ACTIONS, Grid, checked_start
+from metarl_envs.tabular.gridworld.grid import ACTIONS, Grid, Start, checked_start_cells
 from metarl_envs.tabular.mdp import FiniteMDP
 
 if TYPE_CHECKING:
@@ -29,19 +29,18 @@ class GridFamily(Family):
 
     :param size: cells along a side, N
     :param horizon: steps of an episode
-    :param start: (x, y), or `None` for the centre
+    :param start: (x, y), `None` for the centre, or "random" for any cell
     :param n_phases: P
     """
 
-    def __init__(
-        self, size: int, horizon: int, start: tuple[int, int] | None, n_phases: int
-    ) -> None:
+    def __init__(self, size: int, horizon: int, start: Start, n_phases: int) -> None:
         check_counts(size=size, horizon=horizon)
         self.size, self.horizon, self.start = size, horizon, start
         self.grid = Grid(size)
         self.n_phases = n_phases
         self.n_states = self.grid.n_cells * n_phases
-        self.start_cell = int(self.grid.cells(np.array(checked_start(start, size))))
+        self.start_cells = checked_start_cells(start, self.grid)
+        self.n_reset_uniforms = int(len(self.start_cells) > 1)
         self.observation_space = gym.spaces.MultiDiscrete([size, size])
         self.action_space = gym.spaces.Discrete(len(ACTIONS))
         neighbours = np.repeat(self.grid.neighbours, n_phases, axis=0) * n_phases
@@ -50,8 +49,11 @@ class GridFamily(Family):
         self._coordinates = np.repeat(self.grid.coordinates, n_phases, axis=0)
 
     def initial(self, params: Params, uniforms: FloatArray) -> Array:
-        """The start, nothing reached yet, (B,)."""
-        return np.full(len(uniforms), self.start_cell * self.n_phases)
+        """The start, or a random one, with nothing reached yet, (B,)."""
+        if not self.n_reset_uniforms:
+            return np.full(len(uniforms), self.start_cells[0] * self.n_phases)
+        drawn = (uniforms[:, 0] * len(self.start_cells)).astype(np.int64)
+        return self.start_cells.take(drawn) * self.n_phases
 
     def moved(self, states: Array, actions: Array) -> IntArray:
         """States after the moves, each in its old phase, (B,)."""
@@ -63,10 +65,10 @@ class GridFamily(Family):
 
     @abstractmethod
     def optimal_returns(self, tasks: Sequence[Task]) -> FloatArray:
-        """Return of an agent that knows the task, (M,)."""
+        """Expected return of an agent that knows the task, (M,)."""
 
     def optimal_return(self, task: Task) -> float:
-        """Return of an agent that knows the task."""
+        """Expected return of an agent that knows the task."""
         return float(self.optimal_returns([task])[0])
 
     def finite_mdps(self, tasks: Sequence[Task]) -> FiniteMDP:
@@ -83,7 +85,7 @@ class GridFamily(Family):
         transitions = np.zeros((state.size, self.n_states))
         transitions[np.arange(state.size), following] = 1.0
         initial = np.zeros(self.n_states)
-        initial[self.start_cell * self.n_phases] = 1.0
+        initial[self.start_cells * self.n_phases] = 1.0 / len(self.start_cells)
         return FiniteMDP(
             transitions.reshape(*shape, self.n_states),
             rewards.reshape(shape),

@@ -5,11 +5,13 @@ Cell (x, y) has the number `x * size + y`; x grows to the right and y upwards.
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from metarl_envs.core import IntArray
+
+Start = tuple[int, int] | Literal["random"] | None
 
 ACTIONS = ("stay", "up", "right", "down", "left")
 _MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
@@ -44,17 +46,23 @@ class Grid:
         return np.asarray(gaps.sum(axis=-1))
 
 
-def checked_start(start: Any, size: int) -> tuple[int, int]:
-    """`start` as a pair of integers, the centre where it is `None`, or `ValueError`."""
-    if start is None:
-        return size // 2, size // 2
-    is_pair = isinstance(start, Sequence) and len(start) == 2
-    if not is_pair or not all(_is_coordinate(number, size) for number in start):
+def checked_start_cells(start: Any, grid: Grid) -> IntArray:
+    """The cells on which an episode may begin, or `ValueError`.
+
+    :param start: (x, y), `None` for the centre, or "random" for all of them
+    :param grid: where
+    """
+    if isinstance(start, str) and start == "random":
+        return np.arange(grid.n_cells)
+    centre = grid.size // 2
+    pair = (centre, centre) if start is None else start
+    is_pair = isinstance(pair, Sequence) and len(pair) == 2
+    if not is_pair or not all(_is_coordinate(number, grid.size) for number in pair):
         raise ValueError(
-            f"start={start!r} must be None, for the centre, or a pair (x, y) of integers "
-            f"from 0 to {size - 1}"
+            f"start={start!r} must be None, for the centre, 'random', or a pair (x, y) of integers "
+            f"from 0 to {grid.size - 1}"
         )
-    return int(start[0]), int(start[1])
+    return grid.cells(np.array([pair]))
 
 
 def _is_coordinate(number: Any, size: int) -> bool:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarl_envs.batched.checking import check_counts, check_finite
+from metarl_envs.batched.checking import check_counts, check_magnitudes
 from metarl_envs.batched.env import FamilyEnv
 from metarl_envs.batched.family import Array, Params, View
 from metarl_envs.batched.vector import FamilyVectorEnv
 from metarl_envs.core import BoolArray, FloatArray, IntArray, Task, TupleTask
 from metarl_envs.distributions import task_arrays
-from metarl_envs.tabular.gridworld.exploration import GoalSearch, SearchPlan
+from metarl_envs.tabular.gridworld.exploration import MAX_NODES, GoalSearch, SearchPlan
 from metarl_envs.tabular.gridworld.family import GridFamily
 from metarl_envs.tabular.gridworld.placement import PlacementTasks
 
@@ -44,7 +44,7 @@ class GridGoalFamily(GridFamily):
         step_reward: float = -0.1,
     ) -> None:
         check_counts(size=size, horizon=horizon)
-        check_finite(goal_reward=goal_reward, step_reward=step_reward)
+        check_magnitudes(goal_reward=goal_reward, step_reward=step_reward)
         if size < 3:
             raise ValueError(f"size={size!r} must be at least 3: the start corner holds no goal")
         if goal_reward <= step_reward:
@@ -72,10 +72,10 @@ class GridGoalFamily(GridFamily):
         d - 1 steps and `goal_reward` for all others.
         """
         goals = self.grid.cells(task_arrays(self.task_distribution, tasks))
-        n_paid = np.maximum(self.horizon - self.grid.distances(self.start_cell)[goals] + 1, 0)
+        n_paid = np.maximum(self.horizon - self.grid.distances(self.start_cells[0])[goals] + 1, 0)
         return n_paid * self.goal_reward + (self.horizon - n_paid) * self.step_reward
 
-    def best_adaptive_plan(self, n_episodes: int, *, max_nodes: int = 200_000) -> SearchPlan:
+    def best_adaptive_plan(self, n_episodes: int, *, max_nodes: int = MAX_NODES) -> SearchPlan:
         """How to look for a uniformly drawn goal over a trial of K episodes, and what it pays.
 
         The reward tells whether the goal is here, so an adaptive strategy is a walk over cells,
@@ -83,13 +83,14 @@ class GridGoalFamily(GridFamily):
         an exact optimum (see `GoalSearch`).
 
         :param n_episodes: K, all in one task; each begins in the start corner
-        :param max_nodes: after which the search gives up with a `RuntimeError`
+        :param max_nodes: after which the search gives up with a `ValueError`; the default ones take
+            about a second on a 10 x 10 grid
         """
         goals = self.grid.cells(self.goals).tolist()
-        search = GoalSearch(self.grid, self.start_cell, goals, self.horizon, n_episodes)
+        search = GoalSearch(self.grid, int(self.start_cells[0]), goals, self.horizon, n_episodes)
         return search.plan(self.goal_reward, self.step_reward, max_nodes)
 
-    def best_adaptive_returns(self, n_episodes: int) -> FloatArray:
+    def best_adaptive_returns(self, n_episodes: int, *, max_nodes: int = MAX_NODES) -> FloatArray:
         """Expected return of each episode of a trial, (K,), of the strategy whose sum over the
         trial is the largest, over a uniformly drawn goal that is unknown at first.
 
@@ -98,8 +99,9 @@ class GridGoalFamily(GridFamily):
         opposite corner, where the second episode meets each as early as if it were known.
 
         :param n_episodes: K
+        :param max_nodes: as in `best_adaptive_plan`
         """
-        return np.array(self.best_adaptive_plan(n_episodes).returns)
+        return np.array(self.best_adaptive_plan(n_episodes, max_nodes=max_nodes).returns)
 
     def marks(self, view: View) -> dict[str, tuple[int, int]]:
         """The goal."""

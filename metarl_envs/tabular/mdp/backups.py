@@ -125,19 +125,23 @@ class DenseBackup(Backup):
         self.n_sweeps = 2
 
     def action_values(self, values: FloatArray) -> FloatArray:
+        """One product of (S, A, S) with (S,) for each task."""
         q = np.matmul(self._transitions, values[:, None, :, None])[..., 0]
         q *= self.discount
         q += self.rewards
         return q
 
     def push(self, visits: FloatArray) -> FloatArray:
+        """A sum over all transitions."""
         return self.discount * np.einsum("csa,csax->cx", visits, self._transitions)
 
     def system_of_policy(self, policy: FloatArray) -> FloatArray:
+        """The kernel averaged over actions."""
         kernel = np.matmul(policy[:, :, None, :], self._transitions)[:, :, 0]
         return np.eye(kernel.shape[-1]) - self.discount * kernel
 
     def system_of_actions(self, tasks: IntArray, actions: IntArray) -> FloatArray:
+        """The rows of the kernel that the actions choose."""
         states = np.arange(actions.shape[-1])
         kernel = self._transitions[tasks[:, None], states, actions]
         return np.eye(len(states)) - self.discount * kernel
@@ -156,23 +160,27 @@ class SparseBackup(Backup):
         self.n_sweeps = 3 * rewards.shape[1] // 4
 
     def action_values(self, values: FloatArray) -> FloatArray:
+        """One product of the matrix with the values of all tasks."""
         c, s, a = self.rewards.shape
         q = np.moveaxis((self._matrix @ values.reshape(-1)).reshape(a, c, s), 0, 2)
         q += self.rewards
         return q
 
     def push(self, visits: FloatArray) -> FloatArray:
+        """One product with the transposed matrix."""
         c, s, _ = visits.shape
         flat = np.moveaxis(visits, 2, 0).reshape(-1)
         return np.asarray(self._matrix.T @ flat).reshape(c, s)
 
     def system_of_policy(self, policy: FloatArray) -> FloatArray:
+        """The successors of all actions, weighted by the policy."""
         next_states, probabilities = self._successors
         shape = (*policy.shape[:2], -1)
         weights = policy[..., None] * probabilities
         return _system(next_states.reshape(shape), weights.reshape(shape), self.discount)
 
     def system_of_actions(self, tasks: IntArray, actions: IntArray) -> FloatArray:
+        """The successors that the actions choose."""
         chosen = (tasks[:, None], np.arange(actions.shape[-1]), actions)
         next_states, probabilities = self._successors
         return _system(next_states[chosen], probabilities[chosen], self.discount)

@@ -9,9 +9,8 @@ class RandomMDPEnv(FamilyEnv):
 
     ## Description
     The tabular MDPs of Duan et al. (2016), "RL^2: Fast reinforcement learning via slow
-    reinforcement learning", https://arxiv.org/abs/1611.02779, after Osband et al. (2013),
-    https://arxiv.org/abs/1306.0940. There a trial has 10, 25, 50, 75 or 100 episodes of one task,
-    and an agent is judged by the sum of their returns; see `Trial`.
+    reinforcement learning", https://arxiv.org/abs/1611.02779. There a trial has 10 to 100 episodes
+    of one task, and an agent is judged by the sum of their returns; see `Trial`.
 
     ## Action Space
     `Discrete(n_actions)`.

@@ -1,4 +1,4 @@
-"""What all bodies share: resets, infos, one room, and single environments that equal vector ones."""
+"""What all bodies share: resets, infos, one room, single environments that equal vector ones."""
 
 import os
 import pickle

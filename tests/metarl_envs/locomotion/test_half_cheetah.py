@@ -136,6 +136,7 @@ def test_there_are_two_directions_and_training_tasks_are_test_tasks():
         (HalfCheetahDirFamily, {"horizon": 0}),
         (HalfCheetahDirFamily, {"reset_noise_scale": -0.1}),
         (HalfCheetahMassFamily, {"task_range": (0, float("inf"))}),
+        (HalfCheetahMassFamily, {"task_range": (0, 11)}),
         (HalfCheetahMassFamily, {"n_threads": 0}),
     ],
 )

@@ -25,6 +25,8 @@ FAMILIES = {
     "SparsePointGoal": SparsePointGoalFamily(),
     "SparsePointGoal borel2021": SparsePointGoalFamily(preset="borel2021"),
     "SparsePointGoal random start": SparsePointGoalFamily(random_start=True),
+    "SparsePointGoal dense": SparsePointGoalFamily(reward="dense"),
+    "SparsePointGoal dense borel2021": SparsePointGoalFamily(preset="borel2021", reward="dense"),
     "PointWind": PointWindFamily(),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -184,6 +186,7 @@ def test_the_optimum_in_the_wind_is_the_horizon_less_the_way():
         "PointRobot goals out of reach",
         "SparsePointGoal borel2021",
         "SparsePointGoal random start",
+        "SparsePointGoal dense borel2021",
     ],
 )
 def test_the_optimum_over_random_starts_is_the_mean_over_starts(name):
@@ -211,6 +214,24 @@ def test_the_optimum_over_random_starts_is_what_gauss_legendre_gives():
     returns = family.optimal_returns_from([task] * len(starts), starts)
     # The distance has a cusp where both coordinates meet their kinks: that is what is left.
     assert family.optimal_return(task) == pytest.approx(float(mass @ returns), abs=1e-5)
+
+
+@pytest.mark.parametrize("start_range", 10.0 ** np.arange(-12, 1))
+@pytest.mark.parametrize("goal", [(0.637, 0.411), (0.3, -0.9), (0.0, 0.0), (0.25, 1.0)])
+def test_a_small_square_of_starts_changes_the_optimum_little(start_range, goal):
+    fixed, random = PointRobotFamily(start_range=0.0), PointRobotFamily(start_range=start_range)
+    task = fixed.task_distribution.from_array(np.array(goal))
+    change = random.optimal_return(task) - fixed.optimal_return(task)
+    # Each of 20 distances changes by at most sqrt 2 start_range; the rest is rounding.
+    assert abs(change) <= 20 * 1.5 * start_range + 1e-13
+
+
+def test_goals_far_away_have_an_exact_optimum_too():
+    family = PointRobotFamily(goal_range=1e6)
+    for task in tasks_of(family, 20):
+        # Out of reach, distances are convex over starts, by less than 1 / distance.
+        centre = family.optimal_return_from(task, (0.0, 0.0))
+        assert family.optimal_return(task) == pytest.approx(centre, rel=1e-10)
 
 
 @every_family
@@ -262,9 +283,37 @@ def test_rewards_are_those_of_the_definitions():
 
 def test_sparse_rewards_are_paid_within_the_radius_only():
     family, flat = SparsePointGoalFamily(), SparsePointGoalFamily(flat_reward=True)
-    distances = np.array([0.0, 0.1, 0.2, 0.2 + 1e-12, 1.0])
+    distances = np.array([0.0, 0.1, 0.2, 0.2 + 1e-8, 1.0])
     assert np.array_equal(family.rewards(distances), [1.0, 0.9, 0.8, 0.0, 0.0])
     assert np.array_equal(flat.rewards(distances), [1.0, 1.0, 1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("angle", [0.0, np.pi / 2, np.pi])
+def test_a_radius_that_whole_steps_reach_exactly_is_reached(angle):
+    # Eight steps of 0.1 leave 0.2 of 1, nine leave 0.1, ten and more leave nothing.
+    env = SparsePointGoalEnv()
+    task = env.task_distribution.from_array(np.array([angle]))
+    observation, _ = env.reset(seed=0, options={"task": task})
+    rewards = []
+    for _ in range(20):
+        observation, reward, *_ = env.step(env.optimal_action(task, observation))
+        rewards.append(reward)
+    assert rewards == pytest.approx([0] * 7 + [0.8, 0.9] + [1] * 11, abs=1e-6)
+    assert env.optimal_return(task) == pytest.approx(12.7, abs=1e-9)
+
+
+def test_no_reward_near_the_goal_is_negative():
+    distances = np.array([0.0, 1.0, 1.0 + 5e-10, 1.1])
+    assert SparsePointGoalFamily(goal_radius=1.0).rewards(distances).tolist() == [1, 0, 0, 0]
+
+
+def test_the_dense_reward_is_minus_the_distance_everywhere():
+    family = FAMILIES["SparsePointGoal dense"]
+    assert family.rewards(np.array([0.0, 0.1, 3.0])).tolist() == [0.0, -0.1, -3.0]
+    tasks = tasks_of(family, 100)
+    angles = np.array([task.angle for task in tasks])
+    left = remaining(np.stack([np.cos(angles), np.sin(angles)], axis=1), 0.1, 20)
+    assert np.allclose(family.optimal_returns(tasks), -left.sum(axis=1), rtol=0, atol=1e-10)
 
 
 def test_the_wind_moves_a_point_that_stays():
@@ -380,6 +429,14 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are(family):
         (PointRobotFamily, {"horizon": 2.5}, "horizon=2.5"),
         (SparsePointGoalFamily, {"flat_reward": "yes"}, "flat_reward='yes'"),
         (SparsePointGoalFamily, {"goal_radius": 1.5}, "goal_radius=1.5 must be at most 1"),
+        (SparsePointGoalFamily, {"goal_radius": 0}, "goal_radius=0 must be above 0"),
+        (SparsePointGoalFamily, {"reward": "distance"}, "reward='distance'"),
+        (PointGoalFamily, {"goal_range": 1e200}, "goal_range=1e.200 must be a number from"),
+        (PointGoalFamily, {"max_step": 1e7}, "max_step=10000000.0"),
+        (PointGoalFamily, {"max_step": 1e-300}, "max_step=1e-300 must be above 0, and at least"),
+        (PointRobotFamily, {"start_range": 1e-13}, "start_range=1e-13 must be above 0, and at"),
+        (PointRobotFamily, {"start_range": 1e7}, "start_range=10000000.0"),
+        (PointCornerFamily, {"sparse_radius": 4.0}, "at most 1.9 times corner=2.0"),
         (PointWindFamily, {"wind_range": 0.1}, "wind_range=0.1 must be below max_step=0.1"),
         (PointWindFamily, {"goal_radius": 0}, "goal_radius=0"),
         (PointCornerFamily, {"reward": "dense"}, "reward='dense'"),
@@ -397,12 +454,29 @@ def test_bad_arguments_are_refused_by_name(family, arguments, message):
 def test_positions_of_wrong_shapes_are_refused():
     family = PointGoalFamily()
     tasks = tasks_of(family, 2)
-    with pytest.raises(ValueError, match=r"observations have shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"observations has shape \(3, 2\): give \(2, 2\)"):
         family.optimal_actions(tasks, np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="starts="):
+    with pytest.raises(ValueError, match=r"starts has shape \(3, 2\): give \(2,\) or \(2, 2\)"):
         family.optimal_returns_from(tasks, np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="starts="):
-        family.optimal_return_from(tasks[0], [0.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    "position", ["ab", None, ["a", "b"], [0.0, np.nan], [0, np.inf], [[0], []]]
+)
+def test_positions_that_are_none_are_refused_by_name(position):
+    family = PointGoalFamily()
+    (task,) = tasks_of(family, 1)
+    for method, name in (
+        (family.optimal_return_from, "starts"),
+        (family.optimal_action, "observation"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}="):
+            method(task, position)
+    with pytest.raises(ValueError, match=r"starts=.*nearer"):
+        family.optimal_return_from(task, [0.0, 1e200])
+    for method in (family.optimal_returns_from, family.optimal_actions):
+        with pytest.raises(TypeError, match="tasks=5"):
+            method(5, [0.0, 0.0])
 
 
 def test_actions_outside_the_box_are_refused():

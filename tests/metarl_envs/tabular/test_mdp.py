@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metarl_envs.tabular import FiniteMDP, action_values, occupancy, optimal_values, policy_values
+from metarl_envs.tabular.gridworld import GridGoalFamily, GridGoalTask
 
 
 def random_mdp(batch=(), n_states=7, n_actions=3, seed=0, **arguments):
@@ -288,3 +289,19 @@ def test_shared_arrays_stay_shared_when_pickled():
 def test_the_error_of_what_is_no_distribution_tells_entry_and_sum():
     with pytest.raises(ValueError, match=r"transitions must be .* entry 0\.4 .* \[0\.8, 0\.8\]"):
         FiniteMDP(np.full((2, 2, 2), 0.4), np.zeros((2, 2)), [0.5, 0.5])
+
+
+def test_one_task_of_a_batch_is_an_mdp_of_its_own():
+    batch = GridGoalFamily(size=3, horizon=4).finite_mdps(
+        [GridGoalTask((2, 0)), GridGoalTask((2, 2))]
+    )
+    one = batch[1]
+    assert one.batch_shape == () and one.horizon == 4 and one.discount == 1.0
+    np.testing.assert_array_equal(one.transitions, batch.transitions[1])
+    np.testing.assert_array_equal(one.rewards, batch.rewards[1])
+    np.testing.assert_array_equal(optimal_values(one), optimal_values(batch)[1])
+    np.testing.assert_array_equal(optimal_values(batch[:1]), optimal_values(batch)[:1])
+    with pytest.raises(TypeError, match="single MDP"):
+        one[0]
+    with pytest.raises(IndexError):
+        batch[2]

@@ -1,5 +1,6 @@
 import pickle
 from functools import cache
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from metarl_envs.tabular.bandit import (
     bayes_optimal_policy,
     bayes_optimal_value,
 )
+from metarl_envs.tabular.bandit.bayes_optimal import _n_multisets
 
 
 def value_by_recursion(n_pulls, n_arms, choose=max):
@@ -157,3 +159,38 @@ def test_what_is_too_large_is_refused(monkeypatch):
 def test_bad_statistics_are_named(successes, failures, message):
     with pytest.raises(ValueError, match=message):
         bayes_optimal_policy(3, 2).action(successes, failures)
+
+
+@pytest.mark.parametrize(("n_pulls", "n_arms"), [(1, 1), (2, 9), (7, 3), (12, 2), (9, 12), (33, 1)])
+def test_the_size_is_estimated_as_it_is(n_pulls, n_arms):
+    policy = BayesOptimalPolicy(n_pulls, n_arms)
+    k = min(n_arms, n_pulls)
+    assert _n_multisets(n_pulls, k) == [len(layer.codes) for layer in policy._layers()]
+
+
+@pytest.mark.parametrize("size", [(60, 3), (300, 2), (2000, 2), (2000, 2000), (10**9, 1), (50, 50)])
+def test_what_is_too_large_is_refused_at_once(size):
+    start = perf_counter()
+    with pytest.raises(ValueError, match=f"n_pulls={size[0]} with n_arms={size[1]} is too large"):
+        bayes_optimal_value(*size)
+    # Some hundredths of a second; the rest is for slow machines.
+    assert perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    "counts", [["a", 0, 0], "abc", None, [np.nan, 0, 0], [1j, 0, 0], [0.5, 0, 0], [-1, 0, 0]]
+)
+def test_counts_that_are_none_are_refused_by_name(counts):
+    policy = BayesOptimalPolicy(6, 3)
+    with pytest.raises(ValueError, match=r"^successes="):
+        policy.action(counts, [0, 0, 0])
+    with pytest.raises(ValueError, match=r"^failures="):
+        policy.action([0, 0, 0], counts)
+
+
+def test_counts_of_shapes_that_do_not_broadcast_or_beyond_the_budget_are_refused():
+    policy = BayesOptimalPolicy(6, 3)
+    with pytest.raises(ValueError, match="do not broadcast"):
+        policy.action(np.zeros((2, 3)), np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"successes=.*below n_pulls=6"):
+        policy.action([2.0**63, 0, 0], [0, 0, 0])

@@ -58,7 +58,37 @@ def test_formula_backward_induction_and_search_agree_on_the_optimum(horizon, sta
     np.testing.assert_array_equal(
         [searched_return(family, start or (1, 1), task) for task in tasks], returns
     )
+    assert family.n_reset_uniforms == 0
     assert horizon == 1 or len(set(returns)) > 1 or returns.min() == 2
+
+
+@pytest.mark.parametrize("ends_at_door", [False, True])
+@pytest.mark.parametrize("horizon", [1, 3, 5, 8, 20])
+def test_the_optimum_over_random_starts_is_the_mean_over_cells(horizon, ends_at_door):
+    family = DarkKeyToDoorFamily(size=3, horizon=horizon, ends_at_door=ends_at_door)
+    tasks, cells = all_tasks(3), np.indices((3, 3)).reshape(2, -1).T.tolist()
+    expected = [
+        np.mean([searched_return(family, tuple(cell), task) for cell in cells]) for task in tasks
+    ]
+    # Sums of ninths.
+    np.testing.assert_allclose(family.optimal_returns(tasks), expected, rtol=0, atol=1e-12)
+    mdps = family.finite_mdps(tasks)
+    values = (optimal_values(mdps)[:, 0] * mdps.initial).sum(axis=-1)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12)
+
+
+def test_episodes_start_on_any_cell_unless_told_where():
+    def starts(**arguments):
+        env = DarkKeyToDoorEnv(size=3, **arguments)
+        return {tuple(env.reset(seed=seed)[0].tolist()) for seed in range(200)}
+
+    # Each of nine cells is missed with probability (8/9)^200 < 1e-10.
+    assert starts() == {(x, y) for x in range(3) for y in range(3)}
+    assert starts(start=None) == {(1, 1)}
+    assert starts(start=(0, 2)) == {(0, 2)}
+    assert DarkKeyToDoorFamily().n_reset_uniforms == 1
+    last = DarkKeyToDoorFamily(size=3).initial({}, np.array([[0.0], [1.0 - 2.0**-53]]))
+    assert last.tolist() == [0, 8 * 3]
 
 
 def test_the_published_room_has_6561_tasks_and_optimum_2():
@@ -113,7 +143,7 @@ def test_greedy_play_reaches_the_optimum(ends_at_door):
 
 
 def test_the_door_alone_pays_nothing_and_a_shared_cell_pays_twice():
-    env = DarkKeyToDoorEnv()
+    env = DarkKeyToDoorEnv(start=None)
     env.reset(options={"task": DarkKeyToDoorTask((0, 0), (5, 4))})
     assert env.step(2)[1] == 0.0
     env.reset(options={"task": DarkKeyToDoorTask((5, 4), (5, 4))})
@@ -121,7 +151,7 @@ def test_the_door_alone_pays_nothing_and_a_shared_cell_pays_twice():
 
 
 def test_the_observation_hides_the_key_in_the_pocket():
-    env = DarkKeyToDoorEnv()
+    env = DarkKeyToDoorEnv(start=None)
     seen = []
     for key in [(5, 4), (0, 0)]:
         env.reset(options={"task": DarkKeyToDoorTask(key, (8, 8))})
@@ -136,7 +166,7 @@ def test_bad_arguments_are_named(arguments):
 
 
 def test_text_shows_the_key_until_it_is_picked_up():
-    env = gym.make("metarl/DarkKeyToDoor-v0", render_mode="ansi").unwrapped
+    env = gym.make("metarl/DarkKeyToDoor-v0", start=None, render_mode="ansi").unwrapped
     env.reset(options={"task": DarkKeyToDoorTask((5, 4), (8, 8))})
     assert env.render().split("\n")[5] == ". . . . A K . . ."
     env.step(2)

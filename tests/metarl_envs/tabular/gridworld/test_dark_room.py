@@ -134,3 +134,14 @@ def test_pictures_show_agent_and_goal(size):
     assert all(
         (picture == colour).all(-1).any() for picture in pictures for colour in (green, blue)
     )
+
+
+@pytest.mark.parametrize("reward_once", [False, True])
+def test_the_optimum_over_random_starts_is_the_mean_over_cells(reward_once):
+    def returns(start):
+        family = DarkRoomFamily(size=3, horizon=3, start=start, reward_once=reward_once)
+        return family.optimal_returns([DarkRoomTask((x, y)) for x in range(3) for y in range(3)])
+
+    cells = [(x, y) for x in range(3) for y in range(3)]
+    expected = np.mean([returns(cell) for cell in cells], axis=0)
+    np.testing.assert_allclose(returns("random"), expected, rtol=0, atol=1e-12)

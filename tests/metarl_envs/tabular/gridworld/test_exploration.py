@@ -1,5 +1,6 @@
 from functools import cache
 from itertools import pairwise
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -69,10 +70,23 @@ def test_walks_are_walks():
 
 
 def test_a_search_that_is_too_long_says_so():
-    with pytest.raises(RuntimeError, match="max_nodes=10"):
-        GridGoalFamily().best_adaptive_plan(4, max_nodes=10)
+    family = GridGoalFamily()
+    for method in (family.best_adaptive_plan, family.best_adaptive_returns):
+        with pytest.raises(ValueError, match="max_nodes=10 nodes: give more of them"):
+            method(4, max_nodes=10)
+        for wrong in (None, 0, "many"):
+            with pytest.raises(ValueError, match=f"max_nodes={wrong!r}"):
+                method(1, max_nodes=wrong)
     with pytest.raises(ValueError, match="n_episodes"):
         GridGoalFamily().best_adaptive_returns(0)
+
+
+def test_a_search_without_hope_is_given_up_soon():
+    start = perf_counter()
+    with pytest.raises(ValueError, match="max_nodes=10000"):
+        GridGoalFamily(size=10, horizon=40).best_adaptive_returns(2)
+    # About one second; the rest is for slow machines.
+    assert perf_counter() - start < 10
 
 
 def test_distances_and_neighbours_of_a_grid():
