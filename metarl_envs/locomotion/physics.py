@@ -222,6 +222,11 @@ class ExactPhysics(Physics):
     no contact forces, or those of another stage.
     """
 
+    _data: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_data": None}
+
     def step(
         self,
         states: FloatArray,
@@ -252,7 +257,9 @@ class ExactPhysics(Physics):
         out: FloatArray,
     ) -> Motion:
         assert not fields, "bodies with parameters of their own are stepped in batches"
-        data = mujoco.MjData(self.model)
+        if self._data is None:
+            self._data = mujoco.MjData(self.model)  # costs more than a step
+        data = self._data
         shapes = {name: getattr(data, name).shape for name in self.derived}
         derived = {name: np.empty((len(states), *shape)) for name, shape in shapes.items()}
         after = np.empty(states.shape[1])
