@@ -172,6 +172,7 @@ UNSAFE_CALLS = {
 }
 # Imports by name of what the source or the user named, never a file.
 IMPORTS_BY_NAME = {
+    ("zoo/watch.py", "_ffmpeg"),  # an optional library, by a constant name
     ("zoo/cli.py", "main"),  # commands, from a constant table: --help stays fast
     ("metarl_agents/common/vec_env/factory.py", "_batched"),  # "module:id", as gymnasium.make
     ("metarl_agents/common/testing/process.py", "_at"),  # the class under test, in a new process

@@ -46,6 +46,8 @@ def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int,
             )
         return array.astype(np.int64)
     if isinstance(space, gym.spaces.Box):
+        if _are_numbers_of(space, array):
+            return array.copy()
         # NaN fails both comparisons; an infinite action fails where the bounds are finite.
         if array.dtype.kind not in "iuf" or not np.all(
             (array >= space.low) & (array <= space.high) & np.isfinite(array)
@@ -65,6 +67,17 @@ def _are_integers_of(space: gym.Space[Any], array: Array, shape: tuple[int, ...]
         return False
     # As unsigned numbers the negative ones are large: one comparison does for both bounds.
     return bool(array.view(np.uint64).max() < space.n)
+
+
+def _are_numbers_of(space: gym.spaces.Box, array: Array) -> bool:
+    """The same for a Box whose bounds are all the same; NaN fails both comparisons."""
+    if array.dtype != space.dtype or not array.size:
+        return False
+    low, high = space.low.flat[0], space.high.flat[0]
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return False
+    is_uniform = (space.low == low).all() and (space.high == high).all()
+    return bool(is_uniform and array.min() >= low and array.max() <= high)
 
 
 def stream_seed(np_random_seed: int, generator: np.random.Generator) -> int:

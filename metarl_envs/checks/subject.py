@@ -253,6 +253,5 @@ def require_same(first: list[Step], second: list[Step], message: str) -> None:
     require(len(first) == len(second), f"{message}: {len(first)} steps against {len(second)}")
     for index, rows in enumerate(zip(first, second, strict=True)):
         for name, left, right in zip(Step._fields, *rows, strict=True):
-            require(
-                is_same(left, right), f"{message}: {name} {left} against {right} at step {index}"
-            )
+            if not is_same(left, right):
+                require(False, f"{message}: {name} {left} against {right} at step {index}")

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from scipy.special import ndtri
 
 from metarl_envs.batched.checking import check_counts, check_deviations, check_magnitudes
 from metarl_envs.batched.family import Array, Family, Params, View
+from metarl_envs.batched.normals import normals
 from metarl_envs.core import BoolArray, FloatArray, IntArray
 from metarl_envs.locomotion.physics import ExactPhysics, Motion, Physics
-
-_SMALLEST_UNIFORM = 2.0**-54  # where a uniform number is 0, whose normal quantile is infinite
 
 
 @dataclass(frozen=True)
@@ -195,8 +193,7 @@ class LocomotionFamily(Family):
     def _velocity_noise(self, uniforms: FloatArray) -> FloatArray:
         if not self.body.is_velocity_noise_normal:
             return self.reset_noise_scale * (2.0 * uniforms - 1.0)
-        normals = np.asarray(ndtri(np.maximum(uniforms, _SMALLEST_UNIFORM)))
-        return self.reset_noise_scale * normals
+        return self.reset_noise_scale * normals(uniforms)
 
     def _note(self, rows: Array, motion: Motion) -> None:
         """Writes what follows MuJoCo's own numbers in a row, but for the velocity."""

@@ -38,8 +38,9 @@ class Trial(TaskWrapper):
 
     A trial ends as ``terminated``, since its budget is part of the problem, however its last
     episode ended: ``info["inner_episode"]`` keeps that apart. Put a ``TimeLimit`` inside, not
-    outside: ``gymnasium.make(id, max_episode_steps=T)`` puts it outside and cuts trials; give an env
-    its own horizon, or ``belief_mdp(id, K, max_episode_steps=T)``. ``set_task`` during a trial takes effect at the next trial.
+    outside: ``gymnasium.make(id, max_episode_steps=T)`` puts it outside and cuts trials; give an
+    env its own horizon, or ``belief_mdp(id, K, max_episode_steps=T)``. ``set_task`` during a trial
+    takes effect at the next trial.
 
     ``info["episode_done"]`` says whether the step ended an inner episode, and then
     ``info["inner_episode"]`` holds its index ``k``, return ``r``, length ``l``, ``terminated`` and

@@ -4,6 +4,7 @@ Shapes: B sub-environments, U actuators.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -132,12 +133,17 @@ def _peers(
     if n_threads == 1 and n_envs == SIZES[0]:
         same_step = AutoresetMode.SAME_STEP
         yield "SyncVectorEnv", lambda: SyncVectorEnv(makers, autoreset_mode=same_step), 2, 1
-        yield "AsyncVectorEnv", lambda: AsyncVectorEnv(makers, autoreset_mode=same_step), 4, n_envs
+        yield "AsyncVectorEnv", partial(_asynchronous, makers), 4, n_envs
         yield "DummyVecEnv", lambda: DummyVecEnv(makers), 2, 1
         yield "SubprocVecEnv", lambda: SubprocVecEnv(makers), 4, n_envs
     if peers and (pool := _envpool()) is not None:
         arguments = {"num_envs": n_envs, "num_threads": n_threads}
         yield "EnvPool", lambda: pool.make_gymnasium(one.envpool, **arguments), 1, n_threads
+
+
+def _asynchronous(makers: list[Callable[[], Any]]) -> Any:
+    # Forked children of a process with threads may hang.
+    return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
 
 
 def _envpool() -> Any:
