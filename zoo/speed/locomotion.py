@@ -3,6 +3,7 @@
 Shapes: B sub-environments, U actuators.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
@@ -20,8 +21,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from metarl_agents.common.vec_env import TaskVecEnv
 from zoo.speed.timing import Contender
-
-_N_LIMIT_STEPS = 50
 
 
 class Race(NamedTuple):
@@ -60,9 +59,7 @@ def race(one: Race, n_envs: int, n_threads: int, *, peers: bool) -> dict[str, Co
     limit = f"{title}: limit, mujoco.rollout"
     found = {
         limit: Contender(
-            _limit(ours.family.physics, n_envs, n_threads),
-            n_envs * _N_LIMIT_STEPS,
-            n_threads=n_threads,
+            _limit(ours, _actions(ours, n_steps), n_threads), n_envs * n_steps, n_threads=n_threads
         )
     }
     against: list[tuple[str, float | None]] = [(limit, one.least_of_limit)]
@@ -121,6 +118,7 @@ def _ours(env_id: str, n_envs: int, n_threads: int) -> Any:
         num_envs=n_envs,
         vectorization_mode="vector_entry_point",
         task_mode="fixed",
+        horizon=1_000,  # as Gymnasium's
         n_threads=n_threads,
     )
 
@@ -155,36 +153,30 @@ def _envpool() -> Any:
     return envpool
 
 
-def _limit(physics: Any, n_envs: int, n_threads: int) -> Callable[[], None]:
-    """Many steps of the physics in one call, as far as `mujoco.rollout` goes."""
-    model = physics.model
-    kind = mujoco.mjtState.mjSTATE_FULLPHYSICS
+def _limit(env: Any, actions: np.ndarray, n_threads: int) -> Callable[[], None]:
+    """All steps of the physics in one call of `mujoco.rollout`, with Gymnasium's own options, from
+    where the environments are now and under the actions that they are to play next.
+
+    So both simulate the same motions: what a step costs depends on what touches the floor.
+    """
+    physics = env.family.physics
+    model = copy.copy(physics.model)
+    model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    n_state = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
     data = [mujoco.MjData(model) for _ in range(n_threads)]
-    start = np.zeros(mujoco.mj_stateSize(model, kind))
-    mujoco.mj_getState(model, data[0], start, kind)
-    n_substeps = _N_LIMIT_STEPS * physics.frame_skip
-    shape = n_envs, _N_LIMIT_STEPS, model.nu
-    low, high = model.actuator_ctrlrange.T
-    actions = np.random.default_rng(0).uniform(low, high, shape)
-    controls = np.repeat(actions, physics.frame_skip, axis=1)
-    assert controls.shape[1] == n_substeps
-    states = np.tile(start, (n_envs, 1))
+    controls = np.repeat(actions.swapaxes(0, 1), physics.frame_skip, axis=1).astype(np.float64)
     pool = mujoco_rollout.Rollout(nthread=n_threads)
 
     def run() -> None:
-        nonlocal states
-        found, _ = pool.rollout(model, data, states, controls)
-        # Bodies go on from where they are, as in long episodes, but never for ever.
-        states = found[:, -1] if np.isfinite(found[:, -1]).all() else np.tile(start, (n_envs, 1))
+        # Rows of the integration state begin with those of the full physics.
+        states = np.ascontiguousarray(env._states[:, :n_state])
+        pool.rollout(model, data, states, controls)
 
     return run
 
 
 def _played(env: Any, n_steps: int) -> Callable[[], None]:
-    space = getattr(env, "single_action_space", env.action_space)
-    n_envs = getattr(env, "num_envs", None) or len(env.all_env_ids)
-    shape = n_steps, n_envs, *space.shape
-    actions = np.random.default_rng(0).uniform(space.low, space.high, shape).astype(np.float32)
+    actions = _actions(env, n_steps)
     env.reset()
 
     def run() -> None:
@@ -192,6 +184,14 @@ def _played(env: Any, n_steps: int) -> Callable[[], None]:
             env.step(chosen)
 
     return run
+
+
+def _actions(env: Any, n_steps: int) -> np.ndarray:
+    """The same ones for everybody, (n_steps, B, U)."""
+    space = getattr(env, "single_action_space", env.action_space)
+    n_envs = getattr(env, "num_envs", None) or len(env.all_env_ids)
+    shape = n_steps, n_envs, *space.shape
+    return np.random.default_rng(0).uniform(space.low, space.high, shape).astype(np.float32)
 
 
 def _acted(env: Any, n_steps: int) -> Callable[[], None]:
