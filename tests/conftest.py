@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -27,7 +28,12 @@ if importlib.util.find_spec("beartype") is not None:
 
 
 def pytest_configure() -> None:
-    """Torch reads no variable after its import, and a plugin may have imported it."""
+    """One thread for torch, which reads no variable after its import; Ctrl-C as in a terminal.
+
+    A shell starts what runs in the background with interrupts ignored, and children inherit it.
+    """
     import torch as th
 
     th.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

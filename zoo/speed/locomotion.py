@@ -54,6 +54,11 @@ def race(one: Race, n_envs: int, n_threads: int, *, peers: bool) -> dict[str, Co
     :param peers: whether to race EnvPool, where it is installed
     """
     n_steps = max(8, one.n_steps * SIZES[0] // n_envs)
+    # Processes are forked first: children of a process with threads may hang.
+    others = [
+        (name, make(), slower, threads)
+        for name, make, slower, threads in _peers(one, n_envs, n_threads, peers=peers)
+    ]
     ours = _ours(one.env_id, n_envs, n_threads)
     title = f"{one.env_id.split('/')[1]}, {n_envs} envs, {n_threads} thread(s)"
     limit = f"{title}: limit, mujoco.rollout"
@@ -63,10 +68,10 @@ def race(one: Race, n_envs: int, n_threads: int, *, peers: bool) -> dict[str, Co
         )
     }
     against: list[tuple[str, float | None]] = [(limit, one.least_of_limit)]
-    for name, make, slower, threads in _peers(one, n_envs, n_threads, peers=peers):
+    for name, other, slower, threads in others:
         steps = max(2, n_steps // slower)
         found[f"{title}: {name}"] = Contender(
-            _played(make(), steps), n_envs * steps, n_threads=threads
+            _played(other, steps), n_envs * steps, n_threads=threads
         )
         bar = _PEER_BARS.get(name) if "HalfCheetah" in one.env_id else None
         against.append((f"{title}: {name}", bar))
@@ -129,19 +134,18 @@ def _peers(
     """Name, maker, how many times fewer steps, and threads."""
     makers = [lambda: gym.make(one.peer)] * n_envs
     if n_threads == 1 and n_envs == SIZES[0]:
+        yield "AsyncVectorEnv", partial(_asynchronous, makers), 4, n_envs
+        yield "SubprocVecEnv", lambda: SubprocVecEnv(makers, start_method="fork"), 4, n_envs
         same_step = AutoresetMode.SAME_STEP
         yield "SyncVectorEnv", lambda: SyncVectorEnv(makers, autoreset_mode=same_step), 2, 1
-        yield "AsyncVectorEnv", partial(_asynchronous, makers), 4, n_envs
         yield "DummyVecEnv", lambda: DummyVecEnv(makers), 2, 1
-        yield "SubprocVecEnv", lambda: SubprocVecEnv(makers), 4, n_envs
     if peers and (pool := _envpool()) is not None:
         arguments = {"num_envs": n_envs, "num_threads": n_threads}
         yield "EnvPool", lambda: pool.make_gymnasium(one.envpool, **arguments), 1, n_threads
 
 
 def _asynchronous(makers: list[Callable[[], Any]]) -> Any:
-    # Forked children of a process with threads may hang.
-    return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
+    return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, context="fork")
 
 
 def _envpool() -> Any:
