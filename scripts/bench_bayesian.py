@@ -8,8 +8,7 @@ in CPU time per task or per episode. Prints a table and writes it as CSV.
 
 import argparse
 import csv
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import metarl_envs  # noqa: F401  (registers the ids)
 from metarl_agents import MTSRL
 from metarl_agents.bayesian.beliefs import TaskBelief, ValueModel
 from metarl_agents.common.collect import collect_episodes
+from zoo.speed.timing import Contender, interleaved
 
 ENV_ID = "metarl/RecommendationSmall-v0"
 N_TASKS = 64
@@ -67,18 +67,6 @@ def learning(n_replicates: int) -> Callable[[], None]:
     return play
 
 
-def cpu_seconds(contenders: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Return the median CPU time of every contender, rounds interleaved after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return {name: float(np.median(values)) for name, values in times.items()}
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -94,14 +82,19 @@ def main() -> None:
         "episode learned, 1 replicate": 20,
         "episode learned, 16 replicates": 320,
     }
-    contenders = (
+    runs = (
         draws(blocks, batched=False),
         draws(blocks, batched=True),
         draws(full, batched=True),
         learning(1),
         learning(16),
     )
-    seconds = cpu_seconds(dict(zip(units, contenders, strict=True)), arguments.rounds)
+    contenders = {
+        name: Contender(run, n_units)
+        for (name, n_units), run in zip(units.items(), runs, strict=True)
+    }
+    samples = interleaved(contenders, arguments.rounds)
+    seconds = {name: np.median([each.cpu for each in samples[name]]) for name in units}
     rows = [(name, 1e6 * seconds[name] / units[name]) for name in units]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with arguments.output.open("w", newline="") as file:

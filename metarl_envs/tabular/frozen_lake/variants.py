@@ -59,9 +59,7 @@ class FrozenLakeHolesFamily(FrozenLakeFamily):
 
     def tiles(self, arrays: FloatArray) -> Tiles:
         """The holes of each task."""
-        tiles = np.multiply(arrays, maps.HOLE).astype(np.uint8)
-        tiles[:, -1] = maps.GOAL
-        return tiles
+        return _flagged_tiles(arrays, maps.HOLE)
 
     def task_from_desc(self, desc: Desc) -> Task:
         """The task of a map of `S`, `F`, `H` and `G`; `ValueError` for one without a path from the
@@ -110,9 +108,7 @@ class FrozenLakeRewardFamily(FrozenLakeFamily):
 
     def tiles(self, arrays: FloatArray) -> Tiles:
         """The tiles of each task that cost."""
-        tiles = np.multiply(arrays, maps.COSTLY).astype(np.uint8)
-        tiles[:, -1] = maps.GOAL
-        return tiles
+        return _flagged_tiles(arrays, maps.COSTLY)
 
     def task_from_desc(self, desc: Desc) -> Task:
         """The task of a map of `S`, `F`, `C` (costs) and `G`; `ValueError` for one in which every
@@ -225,6 +221,13 @@ class FrozenLakeGoalFamily(FrozenLakeFamily):
         raise ValueError(
             f"desc={desc!r} must be the map {self.map_name} with one G in place of one F"
         )
+
+
+def _flagged_tiles(arrays: FloatArray, kind: int) -> Tiles:
+    """Tiles of a kind where the flags are 1, with the goal in the last corner, (M, S)."""
+    tiles = np.multiply(arrays, kind).astype(np.uint8)
+    tiles[:, -1] = maps.GOAL
+    return tiles
 
 
 def _flags_from_desc(desc: Desc, size: int, letter: str) -> FloatArray:

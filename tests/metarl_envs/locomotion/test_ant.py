@@ -171,7 +171,7 @@ def test_goals_drawn_from_the_edge_of_the_uniforms_are_goals():
     angles = np.linspace(0, 1, 1000, endpoint=False)
     uniforms = np.stack([np.full(1000, 1 - 2.0**-53), angles], axis=-1)
     for array in tasks.arrays_from_uniforms(lambda rows: uniforms[rows], 1000):
-        tasks.from_array(array)
+        assert np.array_equal(tasks.from_array(array).to_array(), array)
 
 
 def test_presets_are_those_of_the_published_code():
