@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
+from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
 from types import ModuleType
@@ -18,17 +19,18 @@ from PIL import Image as Pillow
 from rich.progress import track
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from metarl_agents import ALGORITHMS, MetaAlgorithm
+from metarl_agents import ALGORITHMS, MetaAlgorithm, trained_agents
 from metarl_envs.batched.rendering import FAINT, INK, Image, canvas, draw_text, text_size
 from zoo import report
 from zoo.comparators import COMPARATORS, agent_class
 from zoo.config import WatchConfig, parse_key_values
-from zoo.experiment import check_env_id, held_out_tasks, load_run
+from zoo.experiment import check_env_id, held_out_tasks, load_named
 
 _HEADER, _MARGIN, _LINE, _GAP = 52, 10, 22, 8  # pixels
 _MOST_FPS = 50
 """A quicker film leaves frames out: viewers of GIFs slow down what is above."""
 _MPEG_QUALITY = 8  # of 10
+_DRAWS_PER_TASK = 32  # so many that neither of two tasks is missing
 
 
 def watch(config: WatchConfig) -> None:
@@ -39,7 +41,7 @@ def watch(config: WatchConfig) -> None:
     """
     _check(config)
     kwargs = parse_key_values(config.env_kwargs, option="env-kwargs")
-    tasks = held_out_tasks(config.env, config.n_tasks, seed=config.seed, env_kwargs=kwargs)
+    tasks = _different_tasks(config, kwargs)
     agent = _loaded(config)
     who = _who(agent, config)
     panels = [
@@ -187,6 +189,15 @@ def _check(config: WatchConfig) -> None:
     env.close()
 
 
+def _different_tasks(config: WatchConfig, kwargs: dict[str, Any]) -> list[Any]:
+    """Held-out tasks, none of them twice unless the family has too few."""
+    drawn = held_out_tasks(config.env, config.n_tasks, seed=config.seed, env_kwargs=kwargs)
+    if len(set(drawn)) < len(drawn):
+        n_draws = _DRAWS_PER_TASK * config.n_tasks
+        drawn = held_out_tasks(config.env, n_draws, seed=config.seed, env_kwargs=kwargs)
+    return list(islice(cycle(dict.fromkeys(drawn)), config.n_tasks))
+
+
 def _ffmpeg() -> ModuleType:
     try:
         module = importlib.import_module("imageio_ffmpeg")
@@ -209,11 +220,12 @@ def _loaded(config: WatchConfig) -> Any:
     if config.agent == "random":
         return None
     path = Path(config.agent)
-    if path.is_dir():
-        return load_run(path)[0]
+    if path.is_dir() or config.agent in trained_agents():
+        return load_named(config.agent)[0]
     if not path.is_file():
         raise ValueError(
-            f"agent={config.agent!r} must be random, a folder that `train` wrote or a ZIP file"
+            f"agent={config.agent!r} must be random, a folder that `train` wrote, the name of a "
+            "trained agent or a ZIP file"
         )
     if config.algo is None:
         raise ValueError(f"{config.agent} does not say whose it is: give --algo, such as PPO")

@@ -21,63 +21,75 @@ from metarl_envs.wrappers.belief import belief_mdp
 from metarl_envs.wrappers.trial import ResetMode
 
 
-def checked_actions(space: gym.Space[Any], actions: Any, batch_shape: tuple[int, ...]) -> Array:
-    """`actions` as an array (*batch_shape, *action_shape), or `ValueError` where one lies outside
-    `space`.
+class ActionChecks:
+    """What an environment demands of the actions that users hand in.
+
+    Whatever can be known before is prepared, as actions come at every step.
 
     :param space: the action space of one environment
-    :param actions: what the user handed in
     :param batch_shape: () for a single environment, (B,) for a vector one
     """
-    array = np.asarray(actions)
-    shape = (*batch_shape, *(space.shape or ()))
-    if _are_integers_of(space, array, shape):
-        return array
-    if array.shape != shape:
-        raise ValueError(
-            f"action={actions!r} has shape {array.shape}, but {space} with batch {batch_shape} "
-            f"needs {shape}"
-        )
-    if isinstance(space, gym.spaces.Discrete):
-        low, high = int(space.start), int(space.start + space.n) - 1
-        if array.dtype.kind not in "iu" or np.any(array < low) or np.any(array > high):
+
+    def __init__(self, space: gym.Space[Any], batch_shape: tuple[int, ...]) -> None:
+        self._space, self._batch_shape = space, batch_shape
+        self._shape = (*batch_shape, *(space.shape or ()))
+        # Of actions with nothing left to convert, None where that is not tried.
+        self._dtype: np.dtype[Any] | None = None
+        self._low, self._high = 0.0, 0.0
+        if isinstance(space, gym.spaces.Discrete) and space.start == 0:
+            self._dtype, self._high = np.dtype(np.int64), int(space.n) - 1
+        elif isinstance(space, gym.spaces.Box) and space.low.size:
+            low, high = space.low.flat[0], space.high.flat[0]
+            is_uniform = (space.low == low).all() and (space.high == high).all()
+            if is_uniform and np.isfinite(low) and np.isfinite(high):
+                self._dtype, self._low, self._high = space.dtype, low.item(), high.item()
+
+    def checked(self, actions: Any) -> Array:
+        """`actions` as an array (*batch_shape, *action_shape), the given one where it is of the
+        space's dtype; `ValueError` where one lies outside the space.
+
+        :param actions: what the user handed in
+        """
+        array = np.asarray(actions)
+        if array.shape == self._shape and array.dtype == self._dtype and self._are_inside(array):
+            return array
+        return self._converted(array, actions)
+
+    def _are_inside(self, array: Array) -> bool:
+        """Whether all lie within bounds that are the same for all."""
+        if array.dtype.kind == "i" and self._low == 0:
+            # As unsigned numbers the negative ones are large: one comparison does for both bounds.
+            array = array.view(np.uint64)
+            return bool(array.item(array.argmax()) <= self._high)
+        # NaN, where there is one, is what both find, and it fails both comparisons. They take a
+        # fraction of the time of `min` and `max`.
+        least, largest = array.item(array.argmin()), array.item(array.argmax())
+        return bool(self._low <= least and largest <= self._high)
+
+    def _converted(self, array: Array, actions: Any) -> Array:
+        space = self._space
+        if array.shape != self._shape:
             raise ValueError(
-                f"action={actions!r} is outside {space}: give integers from {low} to {high}"
+                f"action={actions!r} has shape {array.shape}, but {space} with batch "
+                f"{self._batch_shape} needs {self._shape}"
             )
-        return array.astype(np.int64)
-    if isinstance(space, gym.spaces.Box):
-        if _are_numbers_of(space, array):
-            return array.copy()
-        # NaN fails both comparisons; an infinite action fails where the bounds are finite.
-        if array.dtype.kind not in "iuf" or not np.all(
-            (array >= space.low) & (array <= space.high) & np.isfinite(array)
-        ):
-            raise ValueError(
-                f"action={actions!r} is outside {space}: give finite numbers within its bounds"
-            )
-        return array.astype(space.dtype)
-    raise TypeError(f"action_space={space} is not supported: use Discrete or Box")
-
-
-def _are_integers_of(space: gym.Space[Any], array: Array, shape: tuple[int, ...]) -> bool:
-    """Whether nothing is left to check or to convert: the case that should cost nothing."""
-    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
-        return False
-    if array.dtype != np.int64 or array.shape != shape:
-        return False
-    # As unsigned numbers the negative ones are large: one comparison does for both bounds.
-    return bool(array.view(np.uint64).max() < space.n)
-
-
-def _are_numbers_of(space: gym.spaces.Box, array: Array) -> bool:
-    """The same for a Box whose bounds are all the same; NaN fails both comparisons."""
-    if array.dtype != space.dtype or not array.size:
-        return False
-    low, high = space.low.flat[0], space.high.flat[0]
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return False
-    is_uniform = (space.low == low).all() and (space.high == high).all()
-    return bool(is_uniform and array.min() >= low and array.max() <= high)
+        if isinstance(space, gym.spaces.Discrete):
+            low, high = int(space.start), int(space.start + space.n) - 1
+            if array.dtype.kind not in "iu" or np.any(array < low) or np.any(array > high):
+                raise ValueError(
+                    f"action={actions!r} is outside {space}: give integers from {low} to {high}"
+                )
+            return array.astype(np.int64)
+        if isinstance(space, gym.spaces.Box):
+            # NaN fails both comparisons; an infinite action fails where the bounds are finite.
+            if array.dtype.kind not in "iuf" or not np.all(
+                (array >= space.low) & (array <= space.high) & np.isfinite(array)
+            ):
+                raise ValueError(
+                    f"action={actions!r} is outside {space}: give finite numbers within its bounds"
+                )
+            return array.astype(space.dtype)
+        raise TypeError(f"action_space={space} is not supported: use Discrete or Box")
 
 
 def stream_seed(np_random_seed: int, generator: np.random.Generator) -> int:
@@ -186,6 +198,7 @@ class FamilyEnv(gym.Env[Any, Any]):
         hand_on_family(self, family)
         self.observation_space = family.observation_space
         self.action_space = family.action_space
+        self._actions = ActionChecks(family.action_space, ())
         self.task_mode = task_mode
         self.metadata = {**type(self).metadata, "render_fps": family.render_fps}
         self.render_mode = checked_render_mode(render_mode, self.metadata["render_modes"])
@@ -241,7 +254,8 @@ class FamilyEnv(gym.Env[Any, Any]):
         """Plays one action; `ValueError` where it lies outside the action space."""
         if not self._running:
             raise gym.error.ResetNeeded("no episode is running: call reset() before step()")
-        checked = checked_actions(self.action_space, action, ())
+        # A copy: the caller may use its own array again before it is shown.
+        checked = self._actions.checked(action).copy()
         self._states, rewards, terminated = self.family.step(
             self._params,
             self._states,

@@ -87,7 +87,7 @@ class Family(ABC):
         :param params: of B tasks
         :param states: leading axis B, not to be changed
         :param stages: (B,), from 0
-        :param actions: (B,) or (B, *action_shape), checked
+        :param actions: (B,) or (B, *action_shape), checked, not to be changed or kept
         :param uniforms: (B, u)
         """
 

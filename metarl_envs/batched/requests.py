@@ -148,7 +148,8 @@ def check_optional_tasks(distribution: TaskDistribution, tasks: Iterable[Any]) -
     :param distribution: the family's distribution
     :param tasks: what the user handed in
     """
-    for task in tasks:
+    # Many sub-environments may be given the same task.
+    for task in {id(task): task for task in tasks}.values():
         if task is not None:
             check_task(distribution, task)
 

@@ -16,6 +16,8 @@ from metarl_envs.core import BoolArray, FloatArray, IntArray
 from metarl_envs.wrappers.observing import check_reward_scale, transition_box
 from metarl_envs.wrappers.trial import ResetMode
 
+_SUMMARY_MASKS = "_k", "_r", "_l", "_terminated", "_truncated"
+
 
 class Trials:
     """Where B trials are, and what their observations and infos add to those of episodes.
@@ -61,64 +63,70 @@ class Trials:
         self._actions: Array = np.zeros((n_envs, *(self.action_space.shape or ())))
         self._rewards = np.zeros(n_envs)
         self._summary: dict[str, Array] = {}
-        self._rows = np.empty(0, dtype=np.int64)
-        self._n_over = 0
+        self._goes_on = np.zeros(n_envs, dtype=np.bool_)  # whose episode ended, but not their trial
+        self._n_on, self._n_over = 0, 0
         self._finals: Array = np.empty(0)
         self._starts: Array = np.empty(0)
 
     @property
     def continuing(self) -> IntArray:
         """The sub-environments whose episode ended in the last step, but not their trial."""
-        return self._rows
+        return self._goes_on.nonzero()[0] if self._n_on else np.empty(0, dtype=np.int64)
 
     def begin(self, rows: IntArray) -> None:
         """Begins new trials."""
         self._index[rows] = 0
-        self._is_new[rows] = True
-        self._n_new = int(np.count_nonzero(self._is_new)) if self._n_new else len(rows)
         self._has_ended[rows] = False
         self._n_over = 0
+        if self.observe_transitions:
+            self._is_new[rows] = True
+            self._n_new = int(np.count_nonzero(self._is_new)) if self._n_new else len(rows)
 
     def forget(self, rows: IntArray) -> None:
         """Forgets what the last step ended in sub-environments that are reset now."""
-        self._rows = np.setdiff1d(self._rows, rows, assume_unique=True)
+        if self._n_on:
+            self._goes_on[rows] = False
+            self._n_on = int(np.count_nonzero(self._goes_on))
 
     def begin_step(self, actions: Array) -> None:
         """Forgets the last step.
 
         :param actions: of the step that begins, (B, *action_shape)
         """
-        # Copies: the caller may use its own arrays again before a partial reset shows them.
-        self._actions = actions.copy()
-        if self._n_new:
-            self._is_new[:], self._n_new = False, 0
-        self._rows = self._rows[:0]
+        self._n_on = 0
+        if self.observe_transitions:
+            # Copies: the caller may use its own arrays again before a partial reset shows them.
+            self._actions = actions.copy()
+            if self._n_new:
+                self._is_new[:], self._n_new = False, 0
+
+    def end_step(self, rewards: FloatArray, has_ended: BoolArray) -> None:
+        """Notes what a step did.
+
+        :param rewards: of the step, (B,)
+        :param has_ended: whose episode ended, (B,)
+        """
+        self._has_ended, self._n_over = has_ended, 0
+        if self.observe_transitions:
+            self._rewards = rewards.copy()
 
     def end_episodes(
         self,
-        ended: IntArray,
         has_ended: BoolArray,
-        rewards: FloatArray,
         terminated: BoolArray,
         truncated: BoolArray,
         returns: FloatArray,
         lengths: IntArray,
-    ) -> IntArray:
-        """Counts the episodes that ended; the sub-environments whose trial did.
+    ) -> BoolArray:
+        """Counts the episodes that ended; whether the trial ended, too, fresh flags, (B,).
 
-        :param ended: whose episode ended
-        :param has_ended: the same as flags, (B,)
-        :param rewards: of the step, (B,)
+        :param has_ended: whose episode ended, (B,); some did
         :param terminated: of the episodes, (B,)
         :param truncated: of the episodes, (B,)
         :param returns: of the episodes, (B,)
         :param lengths: of the episodes, (B,)
         """
-        self._rewards, self._has_ended = rewards.copy(), has_ended
-        self._n_over = 0
-        if not ended.size:
-            return ended
-        index = self._index.copy()
+        index = self._index
         self._summary = {
             "k": index,
             "r": returns.copy(),
@@ -126,12 +134,13 @@ class Trials:
             "terminated": terminated,
             "truncated": truncated,
         }
-        counts = index[ended] + 1
-        self._index[ended] = counts
-        is_over = counts >= self.n_episodes
-        self._rows, over = ended[~is_over], ended[is_over]
-        self._n_over = len(over)
-        return over
+        # Flags of all sub-environments cost less than picking those that ended out of them.
+        is_over = has_ended & (index >= self.n_episodes - 1)
+        self._index = index + has_ended.view(np.int8)  # fresh: the one before is told
+        self._goes_on = has_ended ^ is_over
+        self._n_on = int(np.count_nonzero(self._goes_on))
+        self._n_over = int(np.count_nonzero(is_over))
+        return is_over
 
     def keep(self, finals: Array, observe: Callable[[], Array]) -> None:
         """Keeps last observations of the episodes that ended in trials that go on, and first ones
@@ -149,8 +158,8 @@ class Trials:
 
         :param observations: of the running episodes, (B, *obs_shape), fresh
         """
-        if self.reset_mode == "wasted_step" and self._rows.size:
-            observations[self._rows] = self._finals[self._rows]
+        if self.reset_mode == "wasted_step" and self._n_on:
+            observations[self._goes_on] = self._finals[self._goes_on]
         if not self.observe_transitions:
             return observations
         if self._n_new == len(observations):
@@ -192,20 +201,18 @@ class Trials:
         """
         ended = self._has_ended.copy() if mask is None else self._has_ended & mask
         infos: dict[str, Any] = {"episode_done": ended, "_episode_done": present}
-        if not (self._rows.size + self._n_over if mask is None else ended.any()):
+        if not (self._n_on + self._n_over if mask is None else np.count_nonzero(ended)):
             return infos
         # As everywhere in Gymnasium's infos, the masks say which entries mean something.
-        inner = self._summary | {f"_{name}": ended for name in self._summary}
-        infos |= {"inner_episode": inner, "_inner_episode": ended}
-        if mask is not None or not self._rows.size:
+        infos["inner_episode"] = self._summary | dict.fromkeys(_SUMMARY_MASKS, ended)
+        infos["_inner_episode"] = ended
+        if mask is not None or not self._n_on:
             return infos
-        goes_on = ended
-        if self._n_over:
-            goes_on = np.zeros_like(ended)
-            goes_on[self._rows] = True
+        goes_on = self._goes_on.copy() if self._n_over else ended
         is_true_start = self.reset_mode == "true_start"
         name = "inner_final_obs" if is_true_start else "start_obs"
-        return infos | {name: self._finals if is_true_start else self._starts, f"_{name}": goes_on}
+        infos[name], infos["_" + name] = self._finals if is_true_start else self._starts, goes_on
+        return infos
 
 
 def _write(out: Array, start: int, space: gym.Space[Any], values: Array) -> None:

@@ -15,8 +15,8 @@ from gymnasium.vector.utils import batch_space
 
 from metarl_envs.batched.checking import check_counts
 from metarl_envs.batched.env import (
+    ActionChecks,
     FamilyEnv,
-    checked_actions,
     checked_render_mode,
     json_spec,
     warn_no_render_mode,
@@ -141,6 +141,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_action_space = family.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(family.action_space, self.num_envs)
+        self._actions = ActionChecks(family.action_space, (self.num_envs,))
         self._tasks = TaskStreams(family.task_distribution, self.num_envs, task_mode=task_mode)
         n_most = max(family.n_step_uniforms, family.n_reset_uniforms)
         self._uniforms = UniformBuffers(self.num_envs, n_most, np.random.default_rng)
@@ -150,6 +151,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._params: Params = {}
         self._states: Array = np.empty(0)
         self._stages = np.zeros(self.num_envs, dtype=np.int64)
+        self._most_stages = 0  # or more than any of them
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
         self._has_ended = False
         self._was_reset = np.zeros(self.num_envs, dtype=np.bool_)
@@ -203,7 +205,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded(
                 "some sub-environments have no episode yet: call reset() before step()"
             )
-        checked = checked_actions(self.single_action_space, actions, (self.num_envs,))
+        checked = self._actions.checked(actions)
         if self._has_ended and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
                 f"the episodes of sub-environments {np.flatnonzero(self._done).tolist()} are over: "
@@ -214,15 +216,16 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         advance = self._advance_or_begin if self._has_ended else self._advance_all
         rewards, terminated, truncated = advance(checked)
         done = terminated | truncated
-        ended = over = np.flatnonzero(done)
+        ended = over = done.nonzero()[0]
         if self._trials is not None:
-            over = self._trials.end_episodes(
-                ended, done, rewards, terminated, truncated, self._returns, self._stages
-            )
+            self._trials.end_step(rewards, done)
             if ended.size:
-                terminated, truncated = np.zeros_like(done), np.zeros_like(done)
-                terminated[over] = True
-                done = terminated.copy()
+                is_over = self._trials.end_episodes(
+                    done, terminated, truncated, self._returns, self._stages
+                )
+                over = is_over.nonzero()[0]
+                terminated, truncated = is_over, np.zeros(self.num_envs, dtype=np.bool_)
+                done = is_over.copy()
         self._done, self._has_ended = done, over.size > 0
         observations, infos = self._follow(ended, over)
         return observations, rewards, terminated, truncated, infos
@@ -397,6 +400,10 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return rewards, terminated, truncated
 
     def _truncated(self, terminated: BoolArray) -> BoolArray:
+        self._most_stages += 1
+        if self._most_stages < self._limit:
+            return np.zeros(self.num_envs, dtype=np.bool_)
+        self._most_stages = int(self._stages.max())
         truncated = self._stages >= self._limit
         if self.max_episode_steps is None or self.family.horizon < self.max_episode_steps:
             return truncated & ~terminated
@@ -409,7 +416,7 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         :param ended: the sub-environments whose episode ended
         :param over: those of them whose trial ended, too; all of them where there are no trials
         """
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+        if ended.size and self.autoreset_mode is not AutoresetMode.SAME_STEP:
             ended, over = (self._trials.continuing if self._trials else over[:0]), over[:0]
         if not ended.size:
             return self._shown(), self._infos()
@@ -420,11 +427,14 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if self._trials is not None:
             self._trials.begin(over)
             self._trials.keep(finals, self._observations)
-        return self._shown(), self._infos() | final
+        infos = self._infos()
+        infos.update(final)
+        return self._shown(), infos
 
     def _final(self, observations: Array, rows: IntArray) -> dict[str, Any]:
         """What SAME_STEP mode keeps of episodes, or trials, that are over."""
-        done, self._done, self._has_ended = self._done, np.zeros_like(self._done), False
+        done, self._has_ended = self._done, False
+        self._done = np.zeros(self.num_envs, dtype=np.bool_)
         last = observations[rows]
         if self._trials is not None:
             last = self._trials.shown_last(last, rows)
@@ -449,8 +459,11 @@ class FamilyVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _infos(self, mask: BoolArray | None = None) -> dict[str, Any]:
         infos = {"task_id": self._tasks.ids.copy(), **self.family.infos(self._states, self._stages)}
         present = (self._was_reset if mask is None else mask).copy()
-        infos |= {f"_{name}": present for name in infos}
-        return infos if self._trials is None else infos | self._trials.infos(present, mask)
+        for name in tuple(infos):
+            infos["_" + name] = present
+        if self._trials is not None:
+            infos.update(self._trials.infos(present, mask))
+        return infos
 
     def _require_reset(self, name: str) -> None:
         if not self._is_ready:

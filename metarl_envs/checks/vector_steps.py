@@ -29,7 +29,6 @@ from metarl_envs.checks.vector_subject import (
     VectorSubject,
     as_sync,
     info_of,
-    n_steps_of_two_episodes,
     pick,
     require_same_rows,
     vector_rollout,
@@ -103,7 +102,7 @@ def vector_env_equals_single_envs(subject: VectorSubject) -> None:
     """
     env = subject.make()
     # Long enough to empty buffers of random numbers that a batched env may keep.
-    n_steps = max(n_steps_of_two_episodes(subject), 150)
+    n_steps = max(subject.n_steps_of_two_episodes, 150)
     sync = as_sync(subject, env.metadata["autoreset_mode"])
     for seed in (subject.seed, subject.seed + 100):
         ours, theirs = (
@@ -141,7 +140,7 @@ def final_observations_are_kept(subject: VectorSubject) -> None:
     env = subject.make()
     if env.metadata["autoreset_mode"] != AutoresetMode.SAME_STEP:
         raise NotApplicableError("not in SAME_STEP mode")
-    n_steps = n_steps_of_two_episodes(subject)
+    n_steps = subject.n_steps_of_two_episodes
     n_ended = 0
     for step in vector_rollout(env, seed=subject.seed, n_steps=n_steps)[1:]:
         for name in ("final_obs", "final_info"):
@@ -182,7 +181,7 @@ def vector_env_pickled_in_mid_episode_continues(subject: VectorSubject) -> None:
     player.reset(seed=subject.seed)
     player.play(2)
     twin: VectorPlayer = pickle.loads(pickle.dumps(player))  # noqa: S301 - made on this line
-    n_steps = n_steps_of_two_episodes(subject)
+    n_steps = subject.n_steps_of_two_episodes
     require_same_rows(player.play(n_steps), twin.play(n_steps), "the unpickled env differs")
     require_same_rows([player.reset()], [twin.reset()], "the unpickled env resets differently")
     twin.env.close()

@@ -29,6 +29,8 @@ from metarl_envs.core import Task
 
 AnyVectorEnv: TypeAlias = gym.vector.VectorEnv[Any, Any, Any]
 N_ENVS = 4
+MOST_STEPS = 1000
+"""Steps after which a check no longer waits for the end of an episode."""
 _VECTOR_ARGUMENTS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
 
 
@@ -80,6 +82,21 @@ class VectorSubject:
     def is_continuous(self) -> bool:
         """Whether draws from the task distribution never repeat."""
         return draws_never_repeat(attribute(self.make(), "task_distribution"), self.seed)
+
+    @cached_property
+    def n_steps_of_two_episodes(self) -> int:
+        """Steps within which every sub-environment ended two episodes, or ``MOST_STEPS``.
+
+        Counted once: where bodies are simulated, most of the time of the checks would go there.
+        """
+        player = VectorPlayer(self.make(), self.seed)
+        player.reset(seed=self.seed)
+        ended = np.zeros(player.env.num_envs)
+        for index in range(MOST_STEPS):
+            ended += player.step().dones
+            if (ended >= 2).all():
+                return index + 2
+        return MOST_STEPS
 
     def distinct_tasks(self, n: int) -> list[Task]:
         """``n`` tasks, different ones as far as the family has them, and at least two."""
@@ -180,9 +197,10 @@ class VectorPlayer:
         return np.stack([np.asarray(action) for action in chosen])
 
     def _remember(self, step: VectorStep) -> VectorStep:
-        for row in range(self.env.num_envs):
-            info = info_of(step.infos, row)
-            self.masks[row] = info.get("action_mask", self.masks[row])
+        if "action_mask" in step.infos:
+            for row in range(self.env.num_envs):
+                info = info_of(step.infos, row)
+                self.masks[row] = info.get("action_mask", self.masks[row])
         # A copy: what the env returned may be overwritten by it, and a check looks for that.
         self.last = copy.deepcopy(step)
         return self.last
@@ -194,18 +212,6 @@ def vector_rollout(
     """``n_steps`` of random actions, the reset first."""
     player = VectorPlayer(env, seed if isinstance(seed, int) else 0)
     return [player.reset(seed=seed, options=options), *player.play(n_steps)]
-
-
-def n_steps_of_two_episodes(subject: VectorSubject, limit: int = 1000) -> int:
-    """Steps within which every sub-environment ended two episodes (at most ``limit``)."""
-    player = VectorPlayer(subject.make(), subject.seed)
-    player.reset(seed=subject.seed)
-    ended = np.zeros(player.env.num_envs)
-    for index in range(limit):
-        ended += player.step().dones
-        if (ended >= 2).all():
-            return index + 2
-    return limit
 
 
 def as_sync(subject: VectorSubject, mode: AutoresetMode) -> SyncVectorEnv:
@@ -260,7 +266,8 @@ def info_of(infos: dict[str, Any], row: int) -> dict[str, Any]:
     """Info of one sub-environment: Gymnasium's masks ``_name`` say what it has."""
     found: dict[str, Any] = {}
     for name, value in infos.items():
-        if name.startswith("_") or not infos.get(f"_{name}", np.ones(row + 1, bool))[row]:
+        has_it = infos.get(f"_{name}")
+        if name.startswith("_") or (has_it is not None and not has_it[row]):
             continue
         found[name] = info_of(value, row) if isinstance(value, dict) else value[row]
     return found

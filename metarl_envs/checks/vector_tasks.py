@@ -23,7 +23,6 @@ from metarl_envs.checks.vector_subject import (
     VectorStep,
     VectorSubject,
     info_of,
-    n_steps_of_two_episodes,
     require_same_rows,
     vector_rollout,
 )
@@ -188,7 +187,7 @@ def _streams_of_tasks(subject: VectorSubject, env: AnyVectorEnv) -> list[list[Ta
     before = player.reset(seed=subject.seed)
     disabled = env.metadata["autoreset_mode"] == AutoresetMode.DISABLED
     streams = [[task] for task in attribute(env, "get_tasks")()]
-    for _ in range(n_steps_of_two_episodes(subject)):
+    for _ in range(subject.n_steps_of_two_episodes):
         step = player.step()
         tasks = attribute(env, "get_tasks")()
         began = before.dones if disabled else _began(env, before, step)

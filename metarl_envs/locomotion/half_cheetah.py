@@ -195,8 +195,9 @@ class HalfCheetahVelEnv(FamilyEnv):
       https://arxiv.org/abs/1903.08254).
     * `horizon`: H = 200; `ctrl_cost_weight`: 0.05, where Gymnasium's own default is 0.1;
       `reset_noise_scale`: 0.1.
-    * `preset`: "finn2017" and "bomrl2024" (speeds up to 2), "promp2019" (H = 100), "pearl2019";
-      explicit arguments override it.
+    * `preset`: "finn2017" (speeds up to 2), "promp2019" (H = 100), "pearl2019", or "bomrl2024"
+      (speeds up to 2, as in the public experiment scripts for Xu and Zhu, 2024,
+      https://arxiv.org/abs/2410.09728); explicit arguments override it.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
@@ -307,8 +308,8 @@ class HalfCheetahMassEnv(FamilyEnv):
     A task is `MassTask(exponent)`, uniform in `task_range`: all masses of bodies are multiplied by
     `2 ** exponent`. So are their moments of inertia, as if the material were denser: this package's
     choice, where RoML's code leaves them as they are and makes the limbs thicker. MuJoCo's
-    constants that follow from masses are derived anew. There is no published split;
-    `n_train_tasks` and `n_test_tasks` are those of PEARL's HalfCheetahVel, 100 and 30.
+    constants that follow from masses are derived anew. RoML's code draws fresh tasks for every
+    trial; `n_train_tasks` and `n_test_tasks` are those of PEARL's HalfCheetahVel, 100 and 30.
     """
 
     family_class = HalfCheetahMassFamily

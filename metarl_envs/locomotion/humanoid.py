@@ -12,6 +12,7 @@ from metarl_envs.batched.checking import check_deviations, check_flags, check_ma
 from metarl_envs.core import BoolArray, FloatArray
 from metarl_envs.distributions import UniformTasks
 from metarl_envs.locomotion.bodies import HUMANOID
+from metarl_envs.locomotion.checking import warn_of_idle_threads
 from metarl_envs.locomotion.family import Moved
 from metarl_envs.locomotion.physics import Motion
 from metarl_envs.locomotion.presets import with_preset
@@ -26,7 +27,7 @@ _DEFAULTS: dict[str, Any] = {
     "contact_cost_weight": 5e-7,
     "healthy_reward": 5.0,
 }
-_PRESETS: dict[str, dict[str, Any]] = {"pearl2019": {}}
+_PRESETS: dict[str, dict[str, Any]] = {"promp2019": {}, "pearl2019": {}}
 _MOST_CONTACT_COST = 10.0
 _N_ROOT_DOFS = 6  # of the torso in the world, which nothing drives
 
@@ -67,6 +68,7 @@ class HumanoidDirFamily(UprightFamily):
         check_flags(include_cfrc_ext_in_observation=include_cfrc_ext_in_observation)
         self.forward_reward_weight, self.contact_cost_weight = weights.values()
         self.include_cfrc_ext_in_observation = include_cfrc_ext_in_observation
+        warn_of_idle_threads(n_threads, has_forces=include_cfrc_ext_in_observation)
         self.task_distribution = UniformTasks(HeadingTask.from_array, 0.0, 2 * np.pi)
         forces = ("cfrc_ext",) if include_cfrc_ext_in_observation else ()
         super().__init__(
@@ -161,9 +163,11 @@ class HumanoidDirEnv(FamilyEnv):
     * `include_cfrc_ext_in_observation`: whether contact forces are observed and cost, as in PEARL
       and Gymnasium. Off, which is this package's choice, because only then can the physics run in
       batches on several threads; `contact_cost_weight`: 5e-7, which counts only with them.
-    * `preset`: "pearl2019", which is the default by name, contact forces aside; explicit arguments
-      override it.
+    * `preset`: "promp2019" (Rothfuss et al., 2019, https://arxiv.org/abs/1810.06784, whose code has
+      the same family) or "pearl2019", which are the default by name, contact forces aside; explicit
+      arguments override them.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+      With contact forces there is one only, and a warning says so.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
     ## Task family

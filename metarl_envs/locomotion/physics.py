@@ -3,7 +3,7 @@
 Shapes: B simulations, N numbers of a state row (see `STATE`), U actuators.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -134,10 +134,10 @@ class Physics:
         :param fields: values of the model's own fields per simulation, (B, ...); see `constants`
         :param out: where the states after it go, (B, N)
         """
-        room, n = self._loaded(states, fields), len(states)
-        room.ctrl[:n] = actions
-        room.batch.step(room.ids(n), nstep=self.frame_skip)
-        return room.motion(n, out)
+        room, rows = self._loaded(states, fields)
+        rows.ctrl[...] = actions
+        room.batch.step(rows.ids, self.frame_skip)
+        return rows.motion(out)
 
     def forward(self, states: FloatArray, fields: Fields | None = None) -> Motion:
         """`mj_forward` at the states, which fills in the warm start and the derived fields.
@@ -145,9 +145,9 @@ class Physics:
         :param states: (B, N), left as they are
         :param fields: as in `step`
         """
-        room, n = self._loaded(states, fields), len(states)
-        room.batch.forward(room.ids(n))
-        return room.motion(n, None)
+        room, rows = self._loaded(states, fields)
+        room.batch.forward(rows.ids)
+        return rows.motion(None)
 
     def constants(self, fields: Fields) -> dict[str, NDArray[Any]]:
         """The given fields of the model and all that `mj_setConst` derives from them, (B, ...).
@@ -160,17 +160,19 @@ class Physics:
         names = tuple(dict.fromkeys((*fields, *_DERIVED_CONSTANTS)))
         room = self._room("constants", n, names)
         room.load(fields, n)
-        room.batch.set_const(room.ids(n))
+        room.batch.set_const(room.first(n).ids)
         return {name: room.fields[name][:n].copy() for name in names}
 
-    def _loaded(self, states: FloatArray, fields: Fields | None) -> "_Room":
+    def _loaded(self, states: FloatArray, fields: Fields | None) -> "tuple[_Room, _Rows]":
         n = len(states)
-        room = self._room("states", n, tuple(fields or {}))
-        room.state[:n] = states
-        room.load(fields or {}, n)
-        return room
+        room = self._room("states", n, fields or ())
+        rows = room.first(n)
+        rows.state[...] = states
+        if fields:
+            room.load(fields, n)
+        return room, rows
 
-    def _room(self, purpose: str, n: int, fields: tuple[str, ...]) -> "_Room":
+    def _room(self, purpose: str, n: int, fields: Iterable[str]) -> "_Room":
         """The room for a purpose, a new one where it is too small or has other fields."""
         room = self._rooms.get(purpose)
         if room is None or room.n < n or room.fields.keys() != set(fields):
@@ -184,35 +186,54 @@ class Physics:
         return slice(start, start + mujoco.mj_stateSize(self.model, component))
 
 
+class _Rows(NamedTuple):
+    """The first n simulations of a room."""
+
+    state: FloatArray
+    """(n, N)"""
+    ctrl: FloatArray
+    """(n, U)"""
+    derived: dict[str, FloatArray]
+    """(n, ...) each"""
+    ids: NDArray[np.int32] | None
+    """as `Batch` wants them: None for all that there are"""
+
+    def motion(self, out: FloatArray | None) -> Motion:
+        """What a call made of them."""
+        states = np.empty(self.state.shape) if out is None else out
+        states[...] = self.state
+        return Motion(states, self.derived)
+
+
 class _Room:
     """A `mujoco.batch.Batch`, of which the first n simulations may be used, and views of it, which
     cost microseconds to ask for.
     """
 
-    def __init__(self, physics: Physics, n: int, fields: tuple[str, ...]) -> None:
+    def __init__(self, physics: Physics, n: int, fields: Iterable[str]) -> None:
         self.n = n
         n_threads = min(physics.n_threads, n)
         self.batch = batched_physics().Batch(physics.model, nsim=n, nthread=n_threads)
-        self.state = self.batch.state[:, : len(physics.rest)]
-        self.ctrl = self.batch.bind("ctrl")
-        self.derived = {name: self.batch.bind(name) for name in physics.derived}
+        self._all = _Rows(
+            self.batch.state[:, : len(physics.rest)],
+            self.batch.bind("ctrl"),
+            {name: self.batch.bind(name) for name in physics.derived},
+            None,
+        )
         self.fields = {name: self.batch.expand(name) for name in fields}
-        self._ids = np.arange(n, dtype=np.int32)
 
-    def ids(self, n: int) -> NDArray[np.int32] | None:
-        """The first n simulations, as `Batch` wants them."""
-        return None if n == self.n else self._ids[:n]
+    def first(self, n: int) -> _Rows:
+        """The first n simulations."""
+        if n == self.n:
+            return self._all
+        state, ctrl, derived, _ = self._all
+        parts = {name: values[:n] for name, values in derived.items()}
+        return _Rows(state[:n], ctrl[:n], parts, np.arange(n, dtype=np.int32))
 
     def load(self, fields: Fields, n: int) -> None:
         """Values of the model's fields for the first n simulations."""
         for name, values in fields.items():
             self.fields[name][:n] = values
-
-    def motion(self, n: int, out: FloatArray | None) -> Motion:
-        """What a call made of the first n simulations."""
-        states = np.empty((n, self.state.shape[1])) if out is None else out
-        states[...] = self.state[:n]
-        return Motion(states, {name: values[:n] for name, values in self.derived.items()})
 
 
 class ExactPhysics(Physics):

@@ -39,6 +39,32 @@ def test_tasks_are_side_by_side(tmp_path: Path) -> None:
     assert three[0] == one[0] and three[1] == 3 * one[1] + 2 * 8
 
 
+def films_tasks(monkeypatch: pytest.MonkeyPatch, path: Path, **changes: object) -> list[object]:
+    """The tasks whose panels a film has."""
+    tasks: list[object] = []
+
+    class Noted(Panel):
+        def __init__(self, config: WatchConfig, *rest: object) -> None:
+            super().__init__(config, *rest)  # type: ignore[arg-type]
+            tasks.append(rest[2])
+
+    monkeypatch.setattr("zoo.watch.Panel", Noted)
+    film(path, **changes)  # type: ignore[arg-type]
+    return tasks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_task_is_filmed_twice_while_there_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    arguments = {"n_steps": 1, "seed": seed}
+    for n_tasks in (2, 3):  # of the two that there are
+        tasks = films_tasks(monkeypatch, tmp_path / "a.gif", n_tasks=n_tasks, **arguments)
+        assert len(tasks) == n_tasks and len(set(tasks)) == 2
+    tasks = films_tasks(monkeypatch, tmp_path / "a.gif", env=MASKED, n_tasks=3, **arguments)
+    assert tasks == held_out_tasks(MASKED, 3, seed=seed)
+
+
 def test_a_film_follows_from_its_seed(tmp_path: Path) -> None:
     first, again, other = (film(tmp_path / "a.gif", seed=seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

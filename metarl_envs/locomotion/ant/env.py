@@ -40,9 +40,12 @@ class AntDirEnv(FamilyEnv):
 
     ## Arguments
     * `horizon`: H = 200; `ctrl_cost_weight`: 0.5; `healthy_reward`: 1.
-    * `preset`: "pearl2019", which is the default by name, or "finn2017" with the weight 0.005 and
-      the bonus 0.05 of their code (https://github.com/cbfinn/maml_rl); explicit arguments override
-      it. Both published codes give the bonus at the last, unhealthy step, too.
+    * `preset`: "pearl2019", which is the default by name, "finn2017" with the weight 0.005 and the
+      bonus 0.05 of their code (https://github.com/cbfinn/maml_rl), or "bomrl2024" with the weight
+      0.005 and the bonus 1 + 0.05, which is how we read the public experiment scripts for Xu and
+      Zhu (2024, https://arxiv.org/abs/2410.09728): a hundredth of Gymnasium's control cost, and
+      0.05 on top of its bonus; whether the paper's figures come from them is not known. Explicit
+      arguments override it. The published codes give the bonus at the last, unhealthy step, too.
     * `include_cfrc_ext_in_observation`: False; True adds the contact forces on 13 bodies, clipped
       to [-1, 1], to observations, and `contact_cost_weight` (0.0005) times the squared norm of all
       to the costs, as Gymnasium's default does. Each simulation is then stepped on its own, which
@@ -50,6 +53,7 @@ class AntDirEnv(FamilyEnv):
       stayed zero (https://github.com/openai/gym/issues/1541).
     * `terminate_when_unhealthy`: True; `reset_noise_scale`: 0.1.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+      With contact forces there is one only, and a warning says so.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
     ## Task family
@@ -110,6 +114,7 @@ class AntDir2DEnv(FamilyEnv):
       stayed zero (https://github.com/openai/gym/issues/1541).
     * `terminate_when_unhealthy`: True; `reset_noise_scale`: 0.1.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+      With contact forces there is one only, and a warning says so.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
     ## Task family
@@ -162,9 +167,11 @@ class AntVelEnv(FamilyEnv):
     * `task_range`: target speeds, m/s; (0, 3) as in the code of Finn, Abbeel and Levine.
     * `horizon`: H = 200; `ctrl_cost_weight`: 0.5; `healthy_reward`: 1.
     * `preset`: "finn2017" with the weight 0.005 and the bonus 1 + 0.05 of their code
-      (https://github.com/cbfinn/maml_rl), or "bomrl2024" with the weight 0.01 and the bonus
-      0.05 + 1, which is how we read Xu and Zhu (2024, https://arxiv.org/abs/2410.09728); explicit
-      arguments override it. Finn's code gives the bonus at the last, unhealthy step, too.
+      (https://github.com/cbfinn/maml_rl), or "bomrl2024" with the same two numbers, which is how we
+      read the public experiment scripts for Xu and Zhu (2024, https://arxiv.org/abs/2410.09728): a
+      hundredth of Gymnasium's control cost, and 0.05 on top of its bonus; whether the paper's
+      figures come from them is not known. Explicit arguments override it. The published codes give
+      the bonus at the last, unhealthy step, too.
     * `include_cfrc_ext_in_observation`: False; True adds the contact forces on 13 bodies, clipped
       to [-1, 1], to observations, and `contact_cost_weight` (0.0005) times the squared norm of all
       to the costs, as Gymnasium's default does. Each simulation is then stepped on its own, which
@@ -172,6 +179,7 @@ class AntVelEnv(FamilyEnv):
       stayed zero (https://github.com/openai/gym/issues/1541).
     * `terminate_when_unhealthy`: True; `reset_noise_scale`: 0.1.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+      With contact forces there is one only, and a warning says so.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
     ## Task family
@@ -225,10 +233,10 @@ class AntGoalEnv(FamilyEnv):
     * `goal_shape`: "disc", where goals are uniform in a disc, or "square"; `goal_limit`: its radius
       or half width, 3 m.
     * `horizon`: H = 200; `ctrl_cost_weight`: 0.1; `healthy_reward`: 0.
-    * `preset`: "pearl2019", which is the default by name, or "finn2017" with a square, the weight
-      0.005, the bonus 4 + 0.05 and the termination of the code of Finn, Abbeel and Levine (2017,
-      https://arxiv.org/abs/1703.03400, https://github.com/cbfinn/maml_rl); explicit arguments
-      override it. Their code gives the bonus at the last, unhealthy step, too.
+    * `preset`: "promp2019" and "pearl2019", which are the default by name, or "finn2017" with a
+      square, the weight 0.005, the bonus 4 + 0.05 and the termination of the code of Finn, Abbeel
+      and Levine (2017, https://arxiv.org/abs/1703.03400, https://github.com/cbfinn/maml_rl), which
+      gives the bonus at the last, unhealthy step, too; explicit arguments override it.
     * `include_cfrc_ext_in_observation`: False; True adds the contact forces on 13 bodies, clipped
       to [-1, 1], to observations, and `contact_cost_weight` (0.0005) times the squared norm of all
       to the costs, as Gymnasium's default does. Each simulation is then stepped on its own, which
@@ -236,6 +244,7 @@ class AntGoalEnv(FamilyEnv):
       stayed zero (https://github.com/openai/gym/issues/1541).
     * `terminate_when_unhealthy`: False; `reset_noise_scale`: 0.1.
     * `n_threads`: threads that share the physics of a vector environment; nothing else changes.
+      With contact forces there is one only, and a warning says so.
     * `task_mode` and `render_mode` as in `FamilyEnv`.
 
     ## Task family

@@ -5,7 +5,7 @@ Shapes: B environments.
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from metarl_envs.batched.family import Params
 from metarl_envs.core import BoolArray, FloatArray, TaskDistribution
 from metarl_envs.distributions import FiniteTasks, UniformTasks
 from metarl_envs.locomotion.bodies import ANT
-from metarl_envs.locomotion.checking import checked_range
+from metarl_envs.locomotion.checking import checked_range, warn_of_idle_threads
 from metarl_envs.locomotion.family import Body, Moved
 from metarl_envs.locomotion.physics import Motion
 from metarl_envs.locomotion.presets import Presets, with_preset
@@ -46,10 +46,12 @@ _DEFAULTS: dict[str, Any] = {
 _DIRECTION_PRESETS: Presets = {
     "finn2017": {"ctrl_cost_weight": 5e-3, "healthy_reward": 0.05},
     "pearl2019": {},
+    "bomrl2024": {"ctrl_cost_weight": 5e-3, "healthy_reward": 1.05},
 }
+_PLANE_PRESETS = {name: _DIRECTION_PRESETS[name] for name in ("finn2017", "pearl2019")}
 _VELOCITY_PRESETS: Presets = {
     "finn2017": {"ctrl_cost_weight": 5e-3, "healthy_reward": 1.05},
-    "bomrl2024": {"ctrl_cost_weight": 1e-2, "healthy_reward": 1.05},
+    "bomrl2024": {"ctrl_cost_weight": 5e-3, "healthy_reward": 1.05},
 }
 _GOAL_PRESETS: Presets = {
     "finn2017": {
@@ -58,6 +60,7 @@ _GOAL_PRESETS: Presets = {
         "healthy_reward": 4.05,
         "terminate_when_unhealthy": True,
     },
+    "promp2019": {},
     "pearl2019": {},
 }
 _GOAL_DEFAULTS = _DEFAULTS | {
@@ -73,6 +76,7 @@ class _AntFamily(UprightFamily):
 
     :param settings: the arguments that presets may set, as they are to be used
     :param include_cfrc_ext_in_observation: whether there are contact forces
+    :param n_threads: see `LocomotionFamily`
     :param body: the body
     :param arguments: of `LocomotionFamily`
     """
@@ -84,6 +88,7 @@ class _AntFamily(UprightFamily):
         settings: dict[str, Any],
         *,
         include_cfrc_ext_in_observation: bool,
+        n_threads: int,
         body: Body = ANT,
         **arguments: Any,
     ) -> None:
@@ -92,9 +97,11 @@ class _AntFamily(UprightFamily):
         check_magnitudes(contact_cost_weight=self.contact_cost_weight)
         check_flags(include_cfrc_ext_in_observation=include_cfrc_ext_in_observation)
         self.include_cfrc_ext_in_observation = include_cfrc_ext_in_observation
+        warn_of_idle_threads(n_threads, has_forces=include_cfrc_ext_in_observation)
         super().__init__(
             body,
             **settings,
+            n_threads=n_threads,
             **arguments,
             derived=("cfrc_ext",) if include_cfrc_ext_in_observation else (),
             is_exact=include_cfrc_ext_in_observation,
@@ -129,6 +136,7 @@ class AntDirFamily(_AntFamily):
     """Run forward or backward; see `AntDirEnv`."""
 
     n_train_tasks, n_test_tasks = 2, 2
+    _presets: ClassVar[Presets] = _DIRECTION_PRESETS
 
     def __init__(
         self,
@@ -152,7 +160,7 @@ class AntDirFamily(_AntFamily):
         }
         self.preset = preset
         super().__init__(
-            with_preset(preset, _DIRECTION_PRESETS, _DEFAULTS, given),
+            with_preset(preset, self._presets, _DEFAULTS, given),
             include_cfrc_ext_in_observation=include_cfrc_ext_in_observation,
             reset_noise_scale=reset_noise_scale,
             n_threads=n_threads,
@@ -177,6 +185,7 @@ class AntDir2DFamily(AntDirFamily):
     """Run in a direction of the plane; see `AntDir2DEnv`."""
 
     n_train_tasks, n_test_tasks = 100, 30
+    _presets = _PLANE_PRESETS
 
     def _headings(self) -> TaskDistribution:
         return UniformTasks(HeadingTask.from_array, 0.0, 2 * math.pi)

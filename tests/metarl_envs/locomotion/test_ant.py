@@ -1,6 +1,7 @@
 """The Ant's families next to Gymnasium's Ant-v5, with and without contact forces."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from metarl_envs.locomotion.ant import (
     AntVelFamily,
 )
 from metarl_envs.locomotion.family import Moved
+from metarl_envs.locomotion.humanoid import HumanoidDirFamily
 from metarl_envs.locomotion.tasks import DiscTasks, HeadingTask, VelocityTask
 from metarl_envs.navigation.tasks import GoalTask
 from tests.metarl_envs.locomotion.gymnasium_bodies import (
@@ -58,6 +60,20 @@ def test_contact_forces_are_seen_and_paid_for_as_in_gymnasium():
     assert np.array_equal(played.rewards, played.other_rewards)
     assert np.any(played.observations[..., 27:] != 0)
     assert np.any(from_infos(played, "reward_contact")[0] < 0)
+
+
+@pytest.mark.parametrize(
+    "family", [AntDirFamily, AntDir2DFamily, AntVelFamily, AntGoalFamily, HumanoidDirFamily]
+)
+def test_threads_without_work_are_warned_of(family):
+    with pytest.warns(UserWarning, match=r"n_threads=2 .*include_cfrc_ext_in_observation=True"):
+        family(include_cfrc_ext_in_observation=True, n_threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        family(include_cfrc_ext_in_observation=True)
+        family(n_threads=2)
+    with pytest.raises(ValueError, match="n_threads='2'"):
+        family(include_cfrc_ext_in_observation=True, n_threads="2")
 
 
 def test_directions_of_the_plane_are_rewarded_by_the_velocity_along_them():
@@ -183,8 +199,10 @@ def test_presets_are_those_of_the_published_code():
         (AntDir2DFamily, "finn2017"): (0.005, 0.05, True),
         (AntVelFamily, None): (0.5, 1.0, True),
         (AntVelFamily, "finn2017"): (0.005, 1.05, True),
-        (AntVelFamily, "bomrl2024"): (0.01, 1.05, True),
+        (AntDirFamily, "bomrl2024"): (0.005, 1.05, True),
+        (AntVelFamily, "bomrl2024"): (0.005, 1.05, True),
         (AntGoalFamily, None): (0.1, 0.0, False),
+        (AntGoalFamily, "promp2019"): (0.1, 0.0, False),
         (AntGoalFamily, "pearl2019"): (0.1, 0.0, False),
         (AntGoalFamily, "finn2017"): (0.005, 4.05, True),
     }
@@ -206,7 +224,8 @@ def test_presets_are_those_of_the_published_code():
         (AntVelFamily, {"task_range": (1, 1)}),
         (AntGoalFamily, {"goal_shape": "circle"}),
         (AntGoalFamily, {"goal_limit": -1}),
-        (AntGoalFamily, {"preset": "promp2019"}),
+        (AntGoalFamily, {"preset": "bomrl2024"}),
+        (AntDir2DFamily, {"preset": "bomrl2024"}),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(family, arguments):

@@ -57,6 +57,16 @@ def test_rewards_of_other_headings_are_the_speed_along_them(played, exactly_play
     assert contact.min() < 0
 
 
+def test_presets_are_the_defaults_by_name():
+    names = "horizon", "forward_reward_weight", "ctrl_cost_weight", "healthy_reward"
+    for preset in (None, "promp2019", "pearl2019"):
+        family = HumanoidDirFamily(preset=preset)
+        assert [getattr(family, name) for name in names] == [200, 1.25, 0.1, 5.0]
+        assert family.contact_cost_weight == 5e-7
+    with pytest.raises(ValueError, match="preset='finn2017'"):
+        HumanoidDirFamily(preset="finn2017")
+
+
 def test_contacts_cost_ten_at_most():
     family = HumanoidDirFamily(include_cfrc_ext_in_observation=True, contact_cost_weight=1e3)
     params = family.compile(np.zeros((1, 1)))
