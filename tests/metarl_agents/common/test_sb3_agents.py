@@ -12,13 +12,14 @@ from gymnasium import wrappers as gym_wrappers
 from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
 from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked_policy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
-from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
     VecCheckNan,
+    VecEnvWrapper,
     VecFrameStack,
     VecMonitor,
     VecNormalize,
@@ -181,6 +182,111 @@ def test_agents_make_vec_envs_of_their_own(make):
     model.env.env_method("set_task", task)
     model.env.reset()
     assert model.env.env_method("get_task") == [task]
+
+
+# Locomotion: time limits are bootstrapped, falls are not
+
+
+class Notebook(VecEnvWrapper):
+    """Keeps what every call of the env returned, before SB3 adds to the rewards in place."""
+
+    def __init__(self, venv):
+        super().__init__(venv)
+        self.resets, self.steps = [], []
+
+    def reset(self):
+        self.resets.append(self.venv.reset())
+        return self.resets[-1]
+
+    def step_wait(self):
+        step = self.venv.step_wait()
+        self.steps.append(copy.deepcopy(step))
+        return step
+
+
+LOCOMOTION = {
+    # Never falls.
+    "metarl/HalfCheetahVel-v0": {"horizon": 5},
+    # Falls before and after its limit.
+    "metarl/HopperRandParams-v0": {"horizon": 20},
+    # Torques up to 0.4.
+    "metarl/HumanoidDir-v0": {"horizon": 5},
+}
+every_body = pytest.mark.parametrize("env_id", LOCOMOTION)
+
+
+def noted(env_id):
+    return Notebook(make_task_vec_env(env_id, n_envs=2, env_kwargs=LOCOMOTION[env_id], seed=0))
+
+
+def ends_of(env_id, steps):
+    """Who was cut and who fell, (T, B) each, which is what the body should do."""
+    cut = np.array([[info["TimeLimit.truncated"] for info in step[3]] for step in steps])
+    done = np.array([step[2] for step in steps])
+    assert cut.any() and (done & ~cut).any() == ("Hopper" in env_id)
+    return cut, done
+
+
+@every_body
+@pytest.mark.parametrize("agent", [PPO, TRPO])
+def test_on_policy_agents_value_what_follows_a_time_limit(agent, env_id):
+    venv = noted(env_id)
+    arguments = {**EITHER[agent], "n_steps": 40, "gamma": 0.9}
+
+    class Compared(BaseCallback):
+        n_rollouts = 0
+
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            steps = venv.steps[-40:]
+            cut, _ = ends_of(env_id, steps)
+            expected = np.array([step[1] for step in steps])
+            for t, i in np.argwhere(cut):
+                last = steps[t][3][i]["terminal_observation"]
+                seen = self.model.policy.obs_to_tensor(last)[0]
+                expected[t, i] += 0.9 * self.model.policy.predict_values(seen).item()
+            rewards = self.model.rollout_buffer.rewards
+            assert np.allclose(rewards, expected, rtol=1e-5, atol=1e-6)  # float32
+            self.n_rollouts += 1
+
+    compared = Compared()
+    model = made(agent, venv, arguments).learn(160, callback=compared)
+    assert compared.n_rollouts == 2
+    assert model.action_space == gym.make(env_id).action_space
+
+
+@every_body
+@pytest.mark.parametrize("agent", [SAC, TD3])
+def test_replay_buffers_keep_last_observations_and_know_time_limits(agent, env_id):
+    venv = noted(env_id)
+    arguments = {**OFF_POLICY, "buffer_size": 1000}
+    buffer = made(agent, venv, arguments).learn(160).replay_buffer
+    cut, done = ends_of(env_id, venv.steps)
+    n_steps = len(venv.steps)
+    assert np.array_equal(buffer.dones[:n_steps], done)
+    assert np.array_equal(buffer.timeouts[:n_steps], cut)
+    shown = np.array([venv.resets[0], *(step[0] for step in venv.steps)])
+    assert np.array_equal(buffer.observations[:n_steps], shown[:-1])
+    for t, (observations, rewards, dones, infos) in enumerate(venv.steps):
+        assert np.array_equal(buffer.rewards[t], rewards)
+        for i, info in enumerate(infos):
+            follows = info["terminal_observation"] if dones[i] else observations[i]
+            assert np.array_equal(buffer.next_observations[t, i], follows)
+            if dones[i]:
+                # The first one of the next episode is another one.
+                assert not np.array_equal(observations[i], follows)
+    assert np.abs(buffer.actions[:n_steps]).max() <= 1
+
+
+@pytest.mark.parametrize("agent", [PPO, TRPO, SAC, TD3])
+def test_agents_learn_directions_of_the_ant_and_are_evaluated(agent):
+    venv = make_task_vec_env("metarl/AntDir-v0", 2, env_kwargs={"horizon": 5}, seed=0)
+    model = made(agent, venv, FOR_CONTINUOUS[agent]).learn(32)
+    returns, lengths = evaluate_policy(model, venv, 4, return_episode_rewards=True)
+    assert np.isfinite(returns).all() and lengths == [5] * 4
+    assert venv.observation_space.shape == (27,) and venv.action_space.shape == (8,)
 
 
 # Wrappers of SB3 around vector envs
