@@ -8,11 +8,13 @@ import numpy as np
 import torch as th
 from gymnasium import error, spaces
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from metarl_agents.common.episodes import EpisodeBatch
-from metarl_agents.common.policies import ActingPolicies
+from metarl_agents.common.policies import ActingPolicies, FunctionalPolicies
 from metarl_agents.common.recorder import EpisodeRecorder
 from metarl_agents.common.vec_env import TaskVecEnv
+from metarl_agents.common.vec_env.infos import LazyInfos
 
 StepHook = Callable[[int, list[dict[str, Any]], np.ndarray], bool]
 """`(n_new_steps, infos, dones) -> bool`, called after every step; False stops the collection."""
@@ -88,6 +90,84 @@ def collect_episodes(
         return _play(
             venv, policies, EpisodeRecorder(venv, n_episodes, dtype), deterministic, on_step
         )
+
+
+def collect_task_episodes(
+    venv: VecEnv,
+    policies: FunctionalPolicies,
+    n_episodes: int,
+    *,
+    tasks: Sequence[Any],
+    seed: int,
+    on_step: StepHook | None = None,
+    dtype: th.dtype = th.float32,
+) -> EpisodeBatch | None:
+    """`n_episodes` episodes of each of M tasks over B sub-environments, in the order of the tasks.
+
+    None where `on_step` stopped it. With B = M k, k sub-environments share the episodes of a task;
+    with M = B r, tasks are played in r rounds, which give the same episodes as B = M would. Tasks
+    are pinned only meanwhile.
+
+    :param venv: B sub-environments whose family has tasks
+    :param policies: of the M tasks
+    :param n_episodes: E, episodes per task
+    :param tasks: M tasks
+    :param seed: of the resets; sub-environment i of round j gets `seed + j B + i`
+    :param on_step: hook for callbacks; see `StepHook`
+    :param dtype: of the floating-point fields
+    """
+    n_tasks, n_envs = len(tasks), venv.num_envs
+    if policies.n_tasks != n_tasks:
+        raise ValueError(f"policies are for {policies.n_tasks} tasks, but tasks has {n_tasks}")
+    n_each = envs_per_task(n_envs, n_tasks, n_episodes)
+    n_at_once = n_envs // n_each
+    check_flat_spaces(venv)
+    batches = []
+    for first in range(0, n_tasks, n_at_once):
+        chosen = slice(first, first + n_at_once)
+        acting = policies if n_at_once == n_tasks else policies.subset(chosen)
+        pins = [task for task in tasks[chosen] for _ in range(n_each)]
+        recorder = EpisodeRecorder(venv, n_episodes // n_each, dtype)
+        with _on_tasks(venv, pins, n_episodes // n_each):
+            venv.seed(seed + first)
+            batch = _play(venv, acting.repeated(n_each), recorder, False, on_step)
+        if batch is None:
+            return None
+        batches.append(_by_task(batch, n_each))
+    if len(batches) == 1:
+        return batches[0]
+    return EpisodeBatch.stack([task for batch in batches for task in batch.tasks()])
+
+
+def envs_per_task(n_envs: int, n_tasks: int, n_episodes: int) -> int:
+    """How many sub-environments share a task, 1 where tasks are played in rounds.
+
+    :param n_envs: B, which must divide or be a multiple of the number of tasks
+    :param n_tasks: M
+    :param n_episodes: E, of which each sub-environment of a task must get equally many
+    """
+    if n_envs % n_tasks and n_tasks % n_envs:
+        raise ValueError(
+            f"n_envs={n_envs} must divide or be a multiple of meta_batch_size={n_tasks}"
+        )
+    n_each = max(n_envs // n_tasks, 1)
+    if n_episodes < 1 or n_episodes % n_each:
+        raise ValueError(
+            f"n_episodes_per_task={n_episodes} must be a positive multiple of the {n_each} "
+            f"sub-environments that each task gets of n_envs={n_envs}"
+        )
+    return n_each
+
+
+def _by_task(batch: EpisodeBatch, n_each: int) -> EpisodeBatch:
+    """The episodes of `n_each` neighbours as episodes of one task."""
+
+    def joined(field: Tensor | None) -> Tensor | None:
+        return (
+            None if field is None else field.reshape(-1, n_each * field.shape[1], *field.shape[2:])
+        )
+
+    return EpisodeBatch._make(joined(field) for field in batch)
 
 
 def sample_tasks(venv: VecEnv, n: int, *, seed: int) -> list[Any]:
@@ -215,22 +295,34 @@ def _play(
     observations = cast(np.ndarray, venv.reset())
     state: Any | None = None
     starts = np.ones(venv.num_envs, dtype=bool)
+    none_starts = np.zeros_like(starts)
+    act = _actor(policies)
     counts_stages = getattr(policies, "counts_stages", False)
     while recorder.running.any():
         masks = _action_masks(venv) if recorder.with_masks else None
-        actions, state, dist_params = _act(policies, observations, state, starts, deterministic)
+        actions, state, dist_params = act(observations, state, starts, deterministic, masks)
         new_obs, rewards, dones, infos = venv.step(_legal(venv.action_space, actions))
-        starts = dones.copy() if counts_stages else np.zeros_like(starts)
-        running = recorder.running
+        starts = dones.copy() if counts_stages else none_starts
+        running = recorder.running.copy()
         recorder.add(observations, actions, rewards, dist_params, masks, new_obs, dones, infos)
         observations = cast(np.ndarray, new_obs)
         if on_step is not None:
-            # Surplus episodes would make the statistics favour short ones.
-            infos = [info if wanted else {} for info, wanted in zip(infos, running, strict=True)]
+            if not running.all():
+                infos = _wanted(infos, running)
             _show(on_step, actions=actions, rewards=rewards, new_obs=new_obs)
             if not on_step(venv.num_envs, infos, dones & running):
                 return None
     return recorder.batch()
+
+
+def _wanted(infos: list[dict[str, Any]], running: np.ndarray) -> list[dict[str, Any]]:
+    """The infos, empty for surplus episodes, which would make statistics favour short ones."""
+
+    def make() -> list[dict[str, Any]]:
+        pairs = zip(infos, running.tolist(), strict=True)
+        return [info if wanted else {} for info, wanted in pairs]
+
+    return LazyInfos(make, len(infos))
 
 
 def _show(on_step: StepHook, **step: Any) -> None:
@@ -240,19 +332,29 @@ def _show(on_step: StepHook, **step: Any) -> None:
         update_locals(step)
 
 
-def _act(
-    policies: ActingPolicies,
-    observations: np.ndarray,
-    state: Any | None,
-    starts: np.ndarray,
-    deterministic: bool,
-) -> tuple[np.ndarray, Any | None, np.ndarray]:
-    act = getattr(policies, "act", None)
-    if act is not None:
-        actions, state, dist_params = act(observations, state, starts, deterministic)
+def _actor(policies: Any) -> Callable[..., tuple[np.ndarray, Any | None, np.ndarray]]:
+    """A function from (observations, state, starts, deterministic, masks) to what was done.
+
+    That is actions before clipping, the next state, and distribution parameters.
+    """
+    own_act = getattr(policies, "act", None)
+    takes_masks = getattr(policies, "takes_action_masks", False)
+
+    def act(
+        observations: np.ndarray,
+        state: Any | None,
+        starts: np.ndarray,
+        deterministic: bool,
+        masks: np.ndarray | None,
+    ) -> tuple[np.ndarray, Any | None, np.ndarray]:
+        if own_act is None:
+            actions, state = policies.predict(observations, state, starts, deterministic)
+            return np.asarray(actions), state, np.zeros((len(observations), 0))
+        more = (masks,) if takes_masks else ()
+        actions, state, dist_params = own_act(observations, state, starts, deterministic, *more)
         return np.asarray(actions), state, np.asarray(dist_params)
-    actions, state = policies.predict(observations, state, starts, deterministic)
-    return np.asarray(actions), state, np.zeros((len(observations), 0))
+
+    return act
 
 
 def _legal(space: spaces.Space[Any], actions: np.ndarray) -> np.ndarray:

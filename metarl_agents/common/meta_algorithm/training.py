@@ -232,8 +232,10 @@ class CallbackHook:
         self.callback.update_locals({"infos": infos, "dones": dones})
         if not self.callback.on_step():
             return False
-        self.agent._update_info_buffer(infos, dones)
-        self.agent._episode_num += int(np.sum(dones))
+        ended = np.flatnonzero(dones)
+        if ended.size:
+            self.agent._update_info_buffer([infos[i] for i in ended.tolist()], dones[ended])
+        self.agent._episode_num += int(ended.size)
         return True
 
 

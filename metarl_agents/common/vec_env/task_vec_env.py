@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 
-from metarl_agents.common.vec_env.infos import info_dicts
+from metarl_agents.common.vec_env.infos import info_dicts, lazy_info_dicts
 
 RENDER_MODE = "rgb_array"
 
@@ -93,20 +93,11 @@ class TaskVecEnv(VecEnv):
         step = self.vector_env.step(self._actions)
         observations, rewards, terminated, truncated, vector_infos = step
         dones = np.logical_or(terminated, truncated)
-        infos = info_dicts(vector_infos, self.num_envs)
-        for i, cut in enumerate((truncated & ~terminated).tolist()):
-            infos[i]["TimeLimit.truncated"] = cut
-        for i in np.flatnonzero(dones).tolist():
-            self.reset_infos[i] = _without(
-                infos[i], "TimeLimit.truncated", "final_obs", "final_info", "episode"
-            )
-            infos[i] = {
-                # Gymnasium's RecordEpisodeStatistics writes beside what the new episode tells.
-                **({"episode": infos[i]["episode"]} if "episode" in infos[i] else {}),
-                **infos[i].get("final_info", {}),
-                "TimeLimit.truncated": infos[i]["TimeLimit.truncated"],
-                "terminal_observation": infos[i]["final_obs"],
-            }
+        vector_infos = {**vector_infos, "TimeLimit.truncated": truncated & ~terminated}
+        ended = np.flatnonzero(dones).tolist()
+        infos = (info_dicts if ended else lazy_info_dicts)(vector_infos, self.num_envs)
+        for i in ended:
+            infos[i] = self._ended(i, infos[i])
         if self.monitor:
             self._add_statistics(rewards, dones, infos)
         return _copied(observations), np.asarray(rewards, dtype=np.float32), dones, infos
@@ -267,6 +258,19 @@ class TaskVecEnv(VecEnv):
             "a SyncVectorEnv passes one set of reset options to all sub-environments: pin tasks by "
             "env_method('set_task', task, indices=i), or use Stable-Baselines3's DummyVecEnv"
         )
+
+    def _ended(self, i: int, info: dict[str, Any]) -> dict[str, Any]:
+        """The info of the step that ended an episode; what tells of the next one is put aside."""
+        self.reset_infos[i] = _without(
+            info, "TimeLimit.truncated", "final_obs", "final_info", "episode"
+        )
+        return {
+            # Gymnasium's RecordEpisodeStatistics writes beside what the new episode tells.
+            **({"episode": info["episode"]} if "episode" in info else {}),
+            **info.get("final_info", {}),
+            "TimeLimit.truncated": info["TimeLimit.truncated"],
+            "terminal_observation": info["final_obs"],
+        }
 
     def _clear_statistics(self) -> None:
         self._returns = np.zeros(self.num_envs)

@@ -6,8 +6,14 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks, task_of
-from metarl_agents.common.policies import PolicyList
+from metarl_agents.common.collect import (
+    collect_episodes,
+    collect_task_episodes,
+    pinned_tasks,
+    sample_tasks,
+    task_of,
+)
+from metarl_agents.common.policies import FunctionalPolicies, PolicyList, make_network
 from metarl_agents.common.vec_env import TaskVecEnv, make_task_vec_env
 from metarl_envs.core import task_id
 from tests.metarl_agents.common.tiny import ArmEnv, ArmMeta, ArmTask, RaggedArmEnv
@@ -226,3 +232,112 @@ def test_nested_and_unbounded_spaces_are_refused_with_the_remedy():
             collect_episodes(DummyVecEnv([env]), Wide(), 1, seed=0)
         with pytest.raises(ValueError, match=match):
             ArmMeta("ArmPolicy", env())
+
+
+def random_arm_policies(n_tasks, venv, seed=0):
+    """Softmax policies with different parameters in each task."""
+    network = make_network("MlpPolicy", venv.observation_space, venv.action_space, net_arch=(4,))
+    sets = [network.initial_params(np.random.default_rng([seed, i])) for i in range(n_tasks)]
+    params = {name: th.stack([p[name] for p in sets]) for name in sets[0]}
+    rngs = [np.random.default_rng([seed, i, 1]) for i in range(n_tasks)]
+    return FunctionalPolicies(network, params, action_space=venv.action_space, rngs=rngs)
+
+
+def arm_tasks(n):
+    rng = np.random.default_rng(7)
+    return [ArmTask(tuple(rng.standard_normal(3).tolist())) for _ in range(n)]
+
+
+def collected(n_tasks, n_envs, n_episodes=4, env=RaggedArmEnv, **changes):
+    venv = arms(n_envs, env)
+    policies = random_arm_policies(n_tasks, venv)
+    arguments = {"tasks": arm_tasks(n_tasks), "seed": 11, **changes}
+    return collect_task_episodes(venv, policies, n_episodes, **arguments)
+
+
+def test_episodes_of_tasks_come_in_the_order_of_the_tasks_for_every_number_of_envs():
+    for n_envs in (3, 6, 12, 1):
+        batch = collected(3, n_envs, env=ArmEnv)
+        assert batch.mask.shape == (3, 4, 2)
+        assert batch.observations.dtype == th.float32
+        values = th.tensor([task.values for task in arm_tasks(3)])
+        expected = values[:, None, None].expand(3, 4, 2, 3).gather(-1, batch.actions)[..., 0]
+        # Noise of deviation 0.1, five times that; tasks differ by far more.
+        assert (batch.rewards - expected).abs().max() < 0.5
+
+
+def test_rounds_give_the_episodes_that_all_tasks_at_once_give():
+    at_once, in_rounds = collected(4, 4), collected(4, 2)
+    one_by_one = collected(4, 1)
+    assert all(th.equal(a, b) for a, b in zip(at_once, in_rounds, strict=True))
+    assert all(th.equal(a, b) for a, b in zip(at_once, one_by_one, strict=True))
+
+
+def test_episodes_of_a_task_do_not_depend_on_the_tasks_beside_it():
+    for n_each in (1, 2):
+        beside = collected(4, 4 * n_each)
+        venv = arms(2 * n_each, RaggedArmEnv)
+        policies = random_arm_policies(4, venv).subset(slice(0, 2))
+        alone = collect_task_episodes(venv, policies, 4, tasks=arm_tasks(2), seed=11)
+        n_steps = alone.mask.shape[-1]
+        for name, field in alone._asdict().items():
+            theirs = getattr(beside, name)[:2]
+            if name not in ("final_observations", "terminated"):
+                theirs = theirs[:, :, :n_steps]
+            assert th.equal(field, theirs), name
+
+
+def test_policies_that_played_before_give_the_same_distribution_parameters_for_other_noise():
+    venv = arms(2, RaggedArmEnv)
+    policies = random_arm_policies(2, venv)
+    first, second = (
+        collect_task_episodes(venv, policies, 30, tasks=arm_tasks(2), seed=0) for _ in range(2)
+    )
+    assert not th.equal(first.actions[:, :, 0], second.actions[:, :, 0])
+    assert th.equal(first.dist_params[:, :, 0], second.dist_params[:, :, 0])
+
+
+def test_actions_of_the_recorded_distribution_keep_to_the_recorded_masks():
+    venv = make_task_vec_env("metarl/RecommendationSmall-v0", 4)
+    policies = random_arm_policies(2, venv)
+    tasks = sample_tasks(venv, 2, seed=1)
+    batch = collect_task_episodes(venv, policies, 6, tasks=tasks, seed=3)
+    assert batch.action_masks.gather(-1, batch.actions).all()
+    assert not batch.action_masks.all()
+
+
+def test_hooks_see_and_stop_collections_of_tasks():
+    steps = []
+    assert collected(4, 2, on_step=lambda n, infos, dones: steps.append(n) or len(infos) == 2)
+    assert set(steps) == {2}
+    assert collected(4, 2, on_step=lambda n, infos, dones: False) is None
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "n_envs", "n_episodes", "match"),
+    [
+        (4, 6, 4, "n_envs=6 must divide or be a multiple of meta_batch_size=4"),
+        (6, 4, 4, "n_envs=4 must divide or be a multiple of meta_batch_size=6"),
+        (2, 6, 4, "n_episodes_per_task=4 must be a positive multiple of the 3"),
+        (2, 2, 0, "n_episodes_per_task=0"),
+    ],
+)
+def test_numbers_of_envs_that_do_not_fit_are_refused(n_tasks, n_envs, n_episodes, match):
+    with pytest.raises(ValueError, match=match):
+        collected(n_tasks, n_envs, n_episodes)
+
+
+def test_numbers_of_policies_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="policies are for 2 tasks, but tasks has 3"):
+        collected(2, 2, tasks=arm_tasks(3))
+
+
+def test_long_episodes_outgrow_the_first_buffers():
+    class LongArmEnv(ArmEnv):
+        def __init__(self):
+            super().__init__(horizon=300)
+
+    batch = collected(2, 2, n_episodes=2, env=LongArmEnv)
+    assert batch.mask.shape == (2, 2, 300)
+    counts = th.arange(300).float().expand(2, 2, 300)
+    assert th.equal(batch.observations[..., 0], counts)

@@ -1,3 +1,6 @@
+import copy
+import json
+import pickle
 import warnings
 
 import gymnasium as gym
@@ -11,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from metarl_agents.common.vec_env import TaskVecEnv, as_vec_env, make_task_vec_env
+from metarl_agents.common.vec_env.infos import LazyInfos
 from tests.metarl_agents.common.tiny import ArmEnv, ArmTask, RaggedArmEnv
 
 SMALL = "metarl/RecommendationSmall-v0"
@@ -301,3 +305,70 @@ def test_observations_handed_out_are_not_written_over():
     copy = first.copy()
     venv.step(np.array([0, 1]))
     assert np.array_equal(first, copy)
+
+
+def lazy():
+    return LazyInfos(lambda: [{"a": 1}, {"a": 2}], 2)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        list,
+        tuple,
+        len,
+        bool,
+        repr,
+        json.dumps,
+        copy.copy,
+        copy.deepcopy,
+        lambda infos: pickle.loads(pickle.dumps(infos)),
+        lambda infos: infos[1],
+        lambda infos: infos[:1],
+        lambda infos: [*infos, 3],
+        lambda infos: infos + [3],
+        lambda infos: [3] + infos,
+        lambda infos: infos * 2,
+        lambda infos: 2 * infos,
+        lambda infos: infos.copy(),
+        lambda infos: infos.index({"a": 2}),
+        lambda infos: infos.count({"a": 2}),
+        lambda infos: {"a": 2} in infos,
+        lambda infos: infos == [{"a": 1}, {"a": 2}],
+        lambda infos: [{"a": 1}, {"a": 2}] == infos,  # noqa: SIM300
+        lambda infos: infos != [{"a": 1}],
+        lambda infos: list(reversed(infos)),
+        lambda infos: list(zip(infos, "xy", strict=True)),
+        lambda infos: sorted(infos, key=lambda info: -info["a"]),
+        lambda infos: np.array(infos).tolist(),
+        lambda infos: infos.pop(),
+        lambda infos: [infos.append(4), len(infos), infos[2]],
+        lambda infos: [infos.__setitem__(0, 5), infos[0], infos[1]],
+        lambda infos: [[].extend(infos), [*infos]],
+    ],
+)
+def test_lazy_infos_are_a_list_of_dicts_however_one_looks(look):
+    assert look(lazy()) == look([{"a": 1}, {"a": 2}])
+
+
+def test_lazy_infos_are_made_once_and_only_if_somebody_looks():
+    made = []
+    infos = LazyInfos(lambda: made.append(1) or [{}], 1)
+    assert (len(infos), made) == (1, [])
+    assert infos[0] is infos[0]
+    assert made == [1]
+
+
+def test_infos_of_a_step_are_its_own_even_if_looked_at_after_the_next():
+    early, late = (
+        make_task_vec_env("metarl/PointGoal-v0", 3),
+        make_task_vec_env("metarl/PointGoal-v0", 3),
+    )
+    infos = []
+    for venv in (early, late):
+        venv.seed(0)
+        venv.reset()
+        look = list if venv is early else lambda step_infos: step_infos
+        infos.append([look(venv.step(np.full((3, 2), 0.1))[3]) for _ in range(4)])
+    assert infos[0] == infos[1]
+    assert [step[0]["stage"] for step in infos[0]] == [1, 2, 3, 4]
