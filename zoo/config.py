@@ -25,6 +25,8 @@ class TrainConfig:
     """name of the algorithm, as `agents` lists it"""
     env: tyro.conf.Positional[str]
     """id of the task family, as `envs` lists it"""
+    preset: str | None = None
+    """named settings of a publication, as the YAML file lists them under the environment"""
     n_timesteps: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
     """environment steps, adaptation included (default: from the YAML file)"""
     n_envs: int | None = None
@@ -95,16 +97,19 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class EnjoyConfig:
-    """Watch a trained agent meet one new task, step by step."""
+    """Watch a trained agent meet one new task, as text or as a film."""
 
-    run: tyro.conf.Positional[Path]
-    """folder that `train` wrote"""
+    run: tyro.conf.Positional[str]
+    """folder that `train` wrote, or name of a trained agent such as promp/HalfCheetahDir-v0"""
     n_episodes: int = 3
-    """episodes to show"""
-    n_adapt_episodes: int = 0
-    """episodes to learn from, unseen, before the first one shown"""
+    """episodes to show; after each the agent adapts, to as many episodes as it does at once"""
+    n_adapt_episodes: int | None = None
+    """episodes to learn from, unseen, before the first one shown (default: none; for a film, as
+    many as the agent adapts to at once)"""
     seed: int = 0
     """seed of the new task and of its episodes"""
+    video: Path | None = None
+    """film it instead: MP4 (needs imageio-ffmpeg) or GIF"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class WatchConfig:
     video: Path = Path("runs/watch.mp4")
     """file to write: MP4 (needs imageio-ffmpeg) or GIF"""
     agent: str = "random"
-    """`random`, a folder that `train` wrote, or a ZIP file of an agent"""
+    """`random`, a folder that `train` wrote, name of a trained agent, or a ZIP file of an agent"""
     algo: str | None = None
     """for a ZIP file: a name that `agents` lists, or a class of Stable-Baselines3 such as SAC"""
     n_tasks: int = 3
@@ -201,19 +206,47 @@ _SETTING_TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
 )
 
 
-def load_settings(algo: str, env_id: str, *, folder: Path = HYPERPARAMS) -> Settings:
+def load_settings(
+    algo: str, env_id: str, *, preset: str | None = None, folder: Path = HYPERPARAMS
+) -> Settings:
     """
     Hyper-parameters of ``algo`` on ``env_id``; the constructor's defaults where no file has them.
 
     :param algo: name of the algorithm; the file is ``<algo>.yml``
     :param env_id: id of the environment: a key of that file
+    :param preset: a name under ``presets`` of that key, whose settings stand for themselves; None
+        for the settings of the key
     :param folder: folder of the files
     """
     path = folder / f"{algo}.yml"
     table = read_yaml(path) if path.exists() else {}
+    if preset is not None:
+        presets = preset_names(algo, env_id, folder=folder)
+        if preset not in presets:
+            raise ValueError(
+                f"preset {preset!r}: {path.name} has {', '.join(presets) or 'none'} for {env_id}"
+            )
+        where = f"{path.name}, {env_id}, {preset}"
+        return parse_settings(table[env_id]["presets"][preset], where=where)
     if env_id not in table:
         return Settings()
     return parse_settings(table[env_id], where=f"{path.name}, {env_id}")
+
+
+def preset_names(algo: str, env_id: str, *, folder: Path = HYPERPARAMS) -> tuple[str, ...]:
+    """
+    Names of the publications' settings that the file of ``algo`` has for ``env_id``.
+
+    :param algo: name of the algorithm
+    :param env_id: id of the environment
+    :param folder: folder of the files
+    """
+    path = folder / f"{algo}.yml"
+    entry = read_yaml(path).get(env_id) if path.exists() else None
+    presets = entry.get("presets", {}) if isinstance(entry, dict) else {}
+    if not isinstance(presets, dict):
+        raise ValueError(f"{path.name}, {env_id}: `presets` must be a mapping by name")
+    return tuple(map(str, presets))
 
 
 def parse_settings(entry: object, *, where: str) -> Settings:
@@ -225,7 +258,7 @@ def parse_settings(entry: object, *, where: str) -> Settings:
     """
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: expected a mapping of hyper-parameters, got {entry!r}")
-    values = dict(entry)
+    values = {name: value for name, value in entry.items() if name != "presets"}
     if not values.get("source"):
         raise ValueError(f"{where}: `source:` is missing; say where these numbers come from")
     reserved: dict[str, Any] = {}

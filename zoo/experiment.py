@@ -22,7 +22,9 @@ from metarl_agents import (
     Frozen,
     MetaAlgorithm,
     evaluate_adaptation,
+    load_pretrained,
     make_task_vec_env,
+    trained_agents,
 )
 from metarl_agents.common.evaluation.result import AdaptationResult, library_versions
 from metarl_envs import FAMILIES
@@ -99,7 +101,8 @@ def build_agent(
     check_arguments(merged, cls, where=f"{algo} on {env_id}")
     told = true_prior(env_id, env_kwargs, settings.true_prior)
     venv = make_task_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
-    default_policy = "LinearQPolicy" if issubclass(cls, MetaAlgorithm) else "MlpPolicy"
+    names = cls.policy_aliases if issubclass(cls, MetaAlgorithm) else ("MlpPolicy",)
+    default_policy = next(iter(names))
     policy = settings.policy or default_policy
     return cls(policy, venv, seed=seed, **{**told, **merged})
 
@@ -166,6 +169,22 @@ def load_run(folder: Path) -> tuple[MetaAlgorithm, dict[str, Any]]:
     return cls.load(folder / CHECKPOINT, env=venv), record
 
 
+def load_named(run: str) -> tuple[MetaAlgorithm, str, dict[str, Any]]:
+    """
+    An agent, the id of its environment and that one's arguments.
+
+    :param run: folder that ``train`` wrote, or name of a trained agent
+    """
+    known = trained_agents()
+    if run in known:
+        return load_pretrained(run), known[run].env_id, dict(known[run].env_kwargs)
+    if not Path(run).is_dir():
+        names = ", ".join(known) or "there are none"
+        raise ValueError(f"{run!r} is neither a folder of `train` nor a trained agent ({names})")
+    agent, record = load_run(Path(run))
+    return agent, record["env"], record["env_kwargs"]
+
+
 def held_out_tasks(
     env_id: str, n_tasks: int, *, seed: int = 0, env_kwargs: Mapping[str, Any] | None = None
 ) -> list[Any]:
@@ -208,7 +227,7 @@ def evaluate_on_line(
     """
     return evaluate_adaptation(
         learner,
-        _spec(env_id, env_kwargs),
+        env_spec(env_id, env_kwargs),
         tasks,
         n_adapt_steps=n_episodes - 1 if n_eval_episodes is None else n_episodes,
         n_eval_episodes=n_eval_episodes,
@@ -250,6 +269,18 @@ def comparator_learner(
     return Frozen(model, name=algo)
 
 
+def env_spec(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvSpec:
+    """
+    Gymnasium's specification of an environment with these arguments; the registered one stays.
+
+    :param env_id: id of the environment
+    :param env_kwargs: arguments on top of those that are registered
+    """
+    spec = copy.deepcopy(gym.spec(env_id))
+    spec.kwargs.update(env_kwargs or {})
+    return spec
+
+
 def check_env_id(env_id: str) -> None:
     """
     Raise unless Gymnasium knows the id.
@@ -264,14 +295,8 @@ def check_env_id(env_id: str) -> None:
         ) from error
 
 
-def _spec(env_id: str, env_kwargs: Mapping[str, Any] | None) -> EnvSpec:
-    spec = copy.deepcopy(gym.spec(env_id))
-    spec.kwargs.update(env_kwargs or {})
-    return spec
-
-
 def _settings_of(config: TrainConfig) -> Settings:
-    settings = load_settings(config.algo, config.env)
+    settings = load_settings(config.algo, config.env, preset=config.preset)
     arguments = {
         **settings.arguments,
         **parse_key_values(config.hyperparams, option="hyperparams"),
@@ -287,7 +312,7 @@ def _settings_of(config: TrainConfig) -> Settings:
 
 
 def _record(config: TrainConfig, settings: Settings) -> dict[str, Any]:
-    """What `config.yml` says; all but the last three entries must agree when a run is resumed."""
+    """What `config.yml` says; all but the last four entries must agree when a run is resumed."""
     arguments = dict(settings.arguments)
     n_envs = config.n_envs or arguments.pop("n_envs", 1)
     arguments.pop("n_envs", None)
@@ -300,6 +325,7 @@ def _record(config: TrainConfig, settings: Settings) -> dict[str, Any]:
         "policy": settings.policy,
         "arguments": arguments,
         "true_prior": dict(settings.true_prior),
+        "preset": config.preset,
         "source": settings.source,
         "n_timesteps": settings.n_timesteps,
         "versions": library_versions(),
@@ -331,7 +357,7 @@ def _resumed(config: TrainConfig, folder: Path, record: Mapping[str, Any]) -> Me
     different = [
         f"{key}: {started.get(key)!r}, now {value!r}"
         for key, value in record.items()
-        if key not in ("source", "n_timesteps", "versions") and started.get(key) != value
+        if key not in ("preset", "source", "n_timesteps", "versions") and started.get(key) != value
     ]
     if different:
         raise ValueError(f"{folder} was started with other settings ({'; '.join(different)})")

@@ -7,14 +7,33 @@ from metarl_agents import ALGORITHMS
 from metarl_agents.common.checkpoint import constructor_parameters
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.testing import META_ALGORITHM_CHECKS, check_meta_algorithm
+from metarl_agents.gradient.gradient_meta import GradientMeta
+from metarl_envs.probes import LinearQuadratic
 
 ENV = "metarl/RecommendationSmall-v0"
+GRADIENT = [name for name, algorithm in ALGORITHMS.items() if issubclass(algorithm, GradientMeta)]
+# A full contract takes half a minute: each agent by default meets one kind of action in full.
+CONTINUOUS_BY_DEFAULT = ("maml", "promp", "sgmrl")
+
+
+def short_regulator() -> gym.Env:
+    """Continuous actions and tasks, three steps."""
+    return LinearQuadratic(n_stages=3)
 
 
 def small_arguments(algorithm: type[MetaAlgorithm], *, probe: bool = False) -> dict:
     """Short tasks, and no more exploration than it takes to leave it while a check runs."""
-    arguments = {"n_episodes_per_task": 3}
     parameters = constructor_parameters(algorithm)
+    if issubclass(algorithm, GradientMeta):
+        # Six tasks can be shared out over one, two and three sub-environments.
+        arguments = {"meta_batch_size": 6, "n_episodes_per_task": 2}
+        arguments["policy_kwargs"] = {"net_arch": [8]}
+        if "n_epochs" in parameters:
+            arguments["n_epochs"] = 2
+        if "n_cg_iterations" in parameters:
+            arguments["n_cg_iterations"] = 3
+        return {**arguments, "n_episodes_per_task": 10, "inner_lr": 0.5} if probe else arguments
+    arguments = {"n_episodes_per_task": 3}
     if "n_exploration_tasks" in parameters:
         arguments["n_exploration_tasks"] = 1
     if "prior_mean" in parameters:
@@ -24,7 +43,7 @@ def small_arguments(algorithm: type[MetaAlgorithm], *, probe: bool = False) -> d
     return arguments
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in GRADIENT])
 def test_agent_keeps_the_contract(name):
     algorithm = ALGORITHMS[name]
     ran = check_meta_algorithm(
@@ -32,6 +51,27 @@ def test_agent_keeps_the_contract(name):
         env=ENV,
         kwargs=small_arguments(algorithm),
         probe_kwargs=small_arguments(algorithm, probe=True),
+    )
+    assert ran == tuple(META_ALGORITHM_CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        pytest.param(name, env, marks=[] if is_default == (env is not ENV) else [pytest.mark.slow])
+        for name in GRADIENT
+        for is_default in [name in CONTINUOUS_BY_DEFAULT]
+        for env in (ENV, short_regulator)
+    ],
+)
+def test_gradient_agent_keeps_the_contract(name, env):
+    algorithm = ALGORITHMS[name]
+    ran = check_meta_algorithm(
+        algorithm,
+        env=env,
+        kwargs=small_arguments(algorithm),
+        probe_kwargs=small_arguments(algorithm, probe=True),
+        n_adapt_episodes=20,
     )
     assert ran == tuple(META_ALGORITHM_CHECKS)
 

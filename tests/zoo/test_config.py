@@ -13,6 +13,7 @@ from zoo.config import (
     load_settings,
     parse_key_values,
     parse_settings,
+    preset_names,
     read_yaml,
 )
 
@@ -117,3 +118,49 @@ def test_handed_in_truths_are_arguments_of_the_constructor(path) -> None:
         if truth:
             parameters = inspect.signature(ALGORITHMS[path.stem].__init__).parameters
             assert set(truth["arguments"]) <= set(parameters)
+
+
+PRESETS = """
+metarl/X-v0:
+  source: ours
+  inner_lr: 0.2
+  presets:
+    paper2020: {source: "a paper", inner_lr: 0.3}
+    paper2021: {inner_lr: 0.4}
+"""
+
+
+def test_a_preset_stands_for_itself_and_the_entry_goes_without_it(tmp_path) -> None:
+    (tmp_path / "algo.yml").write_text(PRESETS)
+    own = load_settings("algo", "metarl/X-v0", folder=tmp_path)
+    assert own.source == "ours" and own.arguments == {"inner_lr": 0.2}
+    found = load_settings("algo", "metarl/X-v0", preset="paper2020", folder=tmp_path)
+    assert found == Settings(source="a paper", arguments={"inner_lr": 0.3})
+    assert preset_names("algo", "metarl/X-v0", folder=tmp_path) == ("paper2020", "paper2021")
+
+
+def test_a_preset_needs_a_source_of_its_own(tmp_path) -> None:
+    (tmp_path / "algo.yml").write_text(PRESETS)
+    with pytest.raises(ValueError, match=r"paper2021.*source"):
+        load_settings("algo", "metarl/X-v0", preset="paper2021", folder=tmp_path)
+
+
+@pytest.mark.parametrize("env_id", ["metarl/X-v0", "metarl/Y-v0"])
+def test_an_unknown_preset_is_refused_with_those_that_exist(tmp_path, env_id) -> None:
+    (tmp_path / "algo.yml").write_text(PRESETS)
+    known = "paper2020, paper2021" if env_id == "metarl/X-v0" else "none"
+    with pytest.raises(ValueError, match=f"algo.yml has {known} for {env_id}"):
+        load_settings("algo", env_id, preset="paper1999", folder=tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(HYPERPARAMS.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_shipped_preset_fits_its_agent_s_constructor(path) -> None:
+    from metarl_agents import ALGORITHMS
+
+    for env_id in yaml.safe_load(path.read_text()):
+        for preset in preset_names(path.stem, env_id):
+            settings = load_settings(path.stem, env_id, preset=preset)
+            assert settings.n_timesteps
+            arguments = {k: v for k, v in settings.arguments.items() if k != "n_envs"}
+            where = f"{path.name}, {env_id}, {preset}"
+            check_arguments(arguments, ALGORITHMS[path.stem], where=where)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def adapted_policy(
     agent: "MetaAlgorithm", venv: VecEnv, n_episodes: int, task: Any | None, seed: int | None
 ) -> PolicyPredictor:
-    """The policy after `n_episodes` episodes in one task, one adaptation after each.
+    """The policy after `n_episodes` episodes in one task, adapted as often as the agent asks for.
 
     :param agent: who adapts
     :param venv: one sub-environment
@@ -34,8 +34,10 @@ def adapted_policy(
     first_seed = draw_seed(rng)
     tasks = [task_of(venv, seed=first_seed) if task is None else task]
     policy = agent.initial_policy(rng=rng)
-    for _ in range(n_episodes):
+    at_once = agent._episodes_per_adaptation
+    for start in range(0, n_episodes, at_once):
         policies = stack_policies([policy])
-        batch = collect_episodes(venv, policies, 1, seed=draw_seed(rng), tasks=tasks)
+        n_now = min(at_once, n_episodes - start)
+        batch = collect_episodes(venv, policies, n_now, seed=draw_seed(rng), tasks=tasks)
         policy = agent.adapt(policy, batch.task(0), rng=rng)
     return policy

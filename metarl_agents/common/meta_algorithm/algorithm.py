@@ -269,9 +269,11 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         task: Any | None = None,
         seed: int | None = None,
     ) -> PolicyPredictor:
-        """The policy adapted to one task by `n_episodes` episodes in it, one adaptation after each.
+        """The policy adapted to one task by `n_episodes` episodes in it.
 
-        The agent stays untouched; the result is deterministic given `seed`.
+        Most agents adapt after each episode; agents that take gradient steps, after each batch of
+        as many as they were trained with, and after what is left over. The agent stays untouched;
+        the result is deterministic given `seed`.
 
         :param env: one environment of any kind; an env with tasks stays on one task throughout. An
             agent that was loaded without an env needs no `set_env` before
@@ -398,6 +400,11 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         agent_file.set_learned_state(self, load_path_or_dict, exact_match)
 
     # For agents.
+
+    @property
+    def _episodes_per_adaptation(self) -> int:
+        """Episodes that `adapt_to` plays before each adaptation."""
+        return 1
 
     def _prepare_for(self, venv: VecEnv) -> None:
         """Lets an agent without an env read what it needs to act off the one it is to adapt to.

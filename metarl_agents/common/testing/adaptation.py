@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 from metarl_agents.common.collect import collect_episodes, sample_tasks
 from metarl_agents.common.episodes import EpisodeBatch
@@ -182,8 +183,10 @@ def _seen(subject: Subject) -> np.ndarray:
     venv.seed(19)
     venv.action_space.seed(19)
     rows = [np.array(venv.reset())]
+    # Some envs with continuous actions have the method all the same, and nothing to tell by it.
+    has_masks = isinstance(venv.action_space, spaces.Discrete) and venv.has_attr("action_masks")
     for _ in range(15):
-        masks = venv.env_method("action_masks") if venv.has_attr("action_masks") else [None]
+        masks = venv.env_method("action_masks") if has_masks else [None]
         action = venv.action_space.sample(None if masks[0] is None else _mask(masks[0]))
         rows.append(np.array(venv.step(np.array([action]))[0]))
     return np.concatenate(rows)
