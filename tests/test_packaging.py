@@ -36,6 +36,13 @@ def test_the_wheel_holds_types_and_every_settings_file(wheel: set[str]) -> None:
     assert settings <= wheel
 
 
+def test_the_wheel_holds_the_trained_agents(wheel: set[str]) -> None:
+    folder = ROOT / "zoo/trained_agents"
+    files = {str(path.relative_to(ROOT)) for path in folder.iterdir()}
+    assert "zoo/trained_agents/index.json" in files
+    assert files <= wheel
+
+
 def test_the_wheel_holds_every_module_and_nothing_compiled(wheel: set[str]) -> None:
     modules = {str(p.relative_to(ROOT)) for top in PACKAGES for p in (ROOT / top).rglob("*.py")}
     assert modules <= wheel

@@ -1,5 +1,6 @@
 """What the subcommands do; imported only when one of them runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from rich.progress import track
 
 from metarl_agents import ALGORITHMS, AdaptationResult
 from metarl_agents.common.collect import collect_episodes
+from metarl_agents.common.episodes import EpisodeBatch
+from metarl_agents.common.evaluation.interaction import in_env
 from metarl_agents.common.policies import stack_policies
 from metarl_agents.common.vec_env import as_vec_env
 from zoo import optima, report
@@ -22,6 +25,7 @@ from zoo.config import (
     EnvsConfig,
     EvaluateConfig,
     TrainConfig,
+    WatchConfig,
     parse_key_values,
 )
 from zoo.experiment import (
@@ -30,10 +34,12 @@ from zoo.experiment import (
     comparator_learner,
     evaluate_on_line,
     held_out_tasks,
+    load_named,
     load_run,
     run_folder,
     train_run,
 )
+from zoo.watch import watch
 
 
 def train(config: TrainConfig) -> None:
@@ -105,27 +111,39 @@ def compare(config: CompareConfig) -> None:
 
 def enjoy(config: EnjoyConfig) -> None:
     """
-    Show a trained agent in one new task, step by step.
+    Show a trained agent in one new task: step by step, or as a film.
 
     :param config: the options
     """
+    agent, env_id, env_kwargs = load_named(config.run)
+    at_once = agent._episodes_per_adaptation
+    if config.video is not None:
+        n_episodes = at_once if config.n_adapt_episodes is None else config.n_adapt_episodes
+        watch(_film(config, config.video, env_id, env_kwargs, n_episodes))
+        return
     console = report.console()
-    agent, record = load_run(config.run)
-    task = held_out_tasks(record["env"], 1, seed=config.seed, env_kwargs=record["env_kwargs"])[0]
-    env = gym.make(record["env"], render_mode="ansi", **record["env_kwargs"])
+    task = held_out_tasks(env_id, 1, seed=config.seed, env_kwargs=env_kwargs)[0]
+    env = gym.make(env_id, render_mode="ansi", **env_kwargs)
     rng = np.random.default_rng(config.seed)
-    policy = agent.initial_policy(rng=rng)
-    for number in range(1, config.n_adapt_episodes + config.n_episodes + 1):
-        shown = number > config.n_adapt_episodes
-        venv = as_vec_env(Narrated(env, console) if shown else env)
-        venv.env_method("set_task", task)
-        if shown:
-            console.print(f"episode {number}", style="bold")
-        batch = collect_episodes(
-            venv, stack_policies([policy]), 1, seed=int(rng.integers(2**31 - 1))
+
+    def played(policy: Any, env: gym.Env[Any, Any], n_episodes: int) -> EpisodeBatch:
+        venv = as_vec_env(env)
+        seed = int(rng.integers(2**31 - 1))
+        return collect_episodes(
+            venv, in_env(stack_policies([policy]), venv), n_episodes, seed=seed, tasks=[task]
         ).task(0)
-        if shown:
-            console.print(f"return {batch.returns.item():g}\n")
+
+    policy, n_unseen = agent.initial_policy(rng=rng), config.n_adapt_episodes or 0
+    for start in range(0, n_unseen, at_once):
+        policy = agent.adapt(policy, played(policy, env, min(at_once, n_unseen - start)), rng=rng)
+    for number in range(config.n_episodes):
+        n_before = n_unseen + number * at_once
+        console.print(f"episode {n_before + 1}", style="bold")
+        batch = played(policy, Narrated(env, console), 1)
+        console.print(f"return {batch.returns.item():g}\n")
+        if at_once > 1 and number + 1 < config.n_episodes:
+            console.print(f"and {at_once - 1} more, to adapt to\n")
+            batch = EpisodeBatch.concatenate([batch, played(policy, env, at_once - 1)])
         policy = agent.adapt(policy, batch, rng=rng)
 
 
@@ -153,7 +171,8 @@ def agents(config: AgentsConfig) -> None:
 
 class Narrated(gym.Wrapper[Any, Any, Any, Any]):
     """
-    Prints every step of an environment with ``render_mode="ansi"``.
+    Prints every step of an environment with ``render_mode="ansi"``; of one with continuous actions,
+    whose episodes are long, how each ends.
 
     :param env: the environment
     :param console: where to print
@@ -170,9 +189,26 @@ class Narrated(gym.Wrapper[Any, Any, Any, Any]):
         :param action: the action
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.console.print(f"  action {action}, reward {float(reward):g}")
-        self.console.print(str(self.env.render()), markup=False)
+        is_told = not isinstance(self.action_space, gym.spaces.Box)
+        if is_told:
+            self.console.print(f"  action {action}, reward {float(reward):g}")
+        if is_told or terminated or truncated:
+            self.console.print(str(self.env.render()), markup=False)
         return observation, reward, terminated, truncated, info
+
+
+def _film(
+    config: EnjoyConfig, video: Path, env_id: str, env_kwargs: dict[str, Any], n_episodes: int
+) -> WatchConfig:
+    return WatchConfig(
+        env=env_id,
+        video=video,
+        agent=config.run,
+        n_tasks=1,
+        n_adapt_episodes=n_episodes,
+        seed=config.seed,
+        env_kwargs=tuple(f"{name}={json.dumps(value)}" for name, value in env_kwargs.items()),
+    )
 
 
 def _learner(name: str, seed: int, config: CompareConfig) -> Any:

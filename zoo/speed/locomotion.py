@@ -64,7 +64,9 @@ def race(one: Race, n_envs: int, n_threads: int, *, peers: bool) -> dict[str, Co
     limit = f"{title}: limit, mujoco.rollout"
     found = {
         limit: Contender(
-            _limit(ours, _actions(ours, n_steps), n_threads), n_envs * n_steps, n_threads=n_threads
+            physics_limit(ours, _actions(ours, n_steps), n_threads),
+            n_envs * n_steps,
+            n_threads=n_threads,
         )
     }
     against: list[tuple[str, float | None]] = [(limit, one.least_of_limit)]
@@ -91,7 +93,7 @@ def policies(n_envs: int = 200) -> dict[str, Contender]:
     dummy = DummyVecEnv([lambda: Monitor(gym.make(one.peer))] * n_envs)
     ppo_dummy, ppo_ours = "PPO.collect_rollouts, DummyVecEnv", "PPO.collect_rollouts, our VecEnv"
     collected = {
-        name: Contender(_collected(venv, n_steps), n_envs * n_steps)
+        name: Contender(ppo_rollouts(venv, n_steps), n_envs * n_steps)
         for name, venv in (
             (ppo_dummy, dummy),
             (ppo_ours, TaskVecEnv(_ours(one.env_id, n_envs, 1))),
@@ -159,7 +161,7 @@ def _envpool() -> Any:
     return envpool
 
 
-def _limit(env: Any, actions: np.ndarray, n_threads: int) -> Callable[[], None]:
+def physics_limit(env: Any, actions: np.ndarray, n_threads: int) -> Callable[[], None]:
     """All steps of the physics in one call of `mujoco.rollout`, with Gymnasium's own options, from
     where the environments are now and under the actions that they are to play next.
 
@@ -223,7 +225,7 @@ def _acted(env: Any, n_steps: int) -> Callable[[], None]:
     return run
 
 
-def _collected(venv: VecEnv, n_steps: int) -> Callable[[], None]:
+def ppo_rollouts(venv: VecEnv, n_steps: int) -> Callable[[], None]:
     """`PPO.collect_rollouts`, without learning."""
     settings = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
     n_samples = n_steps * venv.num_envs

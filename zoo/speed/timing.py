@@ -160,19 +160,27 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 def stamp() -> dict[str, str]:
     """What figures depend on: commit, Python, libraries, cores."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    found = {"commit": commit or "unknown", "python": platform.python_version()}
+    found = {"commit": commit(), "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return {**found, "cores": str(os.cpu_count())}
+
+
+def commit() -> str:
+    """The commit of the sources, shortened, or "unknown" where there is no repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return asked.stdout.strip() or "unknown"
 
 
 def _sample(run: Callable[[], None]) -> Sample:
