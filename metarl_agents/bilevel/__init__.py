@@ -1,0 +1,7 @@
+"""BO-MRL: agents that adapt by solving a regularised problem, and learn where to start from."""
+
+from metarl_agents.bilevel.adaptation import adapted_policies
+from metarl_agents.bilevel.bounds import bounds, bounds_table
+from metarl_agents.bilevel.hypergradient import hypergradient
+
+__all__ = ["adapted_policies", "bounds", "bounds_table", "hypergradient"]
