@@ -8,9 +8,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 # Before anything imports them: their jaxtyping annotations are enforced under test, and only there.
-CHECKED_MODULES = tuple(
-    f"metarl_agents.bayesian.{name}"
-    for name in (
+PURE_MODULES = {
+    "bayesian": (
         "alignment",
         "hierarchical",
         "least_squares",
@@ -18,13 +17,30 @@ CHECKED_MODULES = tuple(
         "rlsvi",
         "target_variance",
         "widening",
-    )
-)
+    ),
+    "bilevel": (
+        "bound_formulas",
+        "comparators",
+        "diagnostics",
+        "exact",
+        "forward_kl",
+        "implicit",
+        "lower_level",
+        "meta_step",
+        "newton",
+        "sampled",
+        "trust_region",
+    ),
+    "common": ("returns",),
+}
+CHECKED_MODULES = [
+    f"metarl_agents.{package}.{name}" for package, names in PURE_MODULES.items() for name in names
+]
 
 if importlib.util.find_spec("beartype") is not None:
     from jaxtyping import install_import_hook
 
-    install_import_hook(list(CHECKED_MODULES), "beartype.beartype")
+    install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 
 def pytest_configure() -> None:
