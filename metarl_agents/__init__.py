@@ -14,6 +14,7 @@ from metarl_agents.bayesian import (
     MTSRLPlus,
     OracleLinTS,
 )
+from metarl_agents.bilevel import TabularBOMRL
 from metarl_agents.common.callbacks import MetaEvalCallback
 from metarl_agents.common.evaluation import (
     AdaptationResult,
@@ -43,6 +44,7 @@ ALGORITHMS: dict[str, type[MetaAlgorithm]] = {
     "promp": ProMP,
     "sgmrl": SGMRL,
     "dice_maml": DiCEMAML,
+    "tabular_bomrl": TabularBOMRL,
 }
 """Every algorithm under the name that the command line and the hyper-parameter files use."""
 
@@ -64,7 +66,7 @@ def load_pretrained(
     :param env: env to go on in, of any kind; None for an agent that adapts to the env that
         `adapt_to` or `evaluate_adaptation` is given
     :param device: where tensors live
-    :param folder: another folder of trained agents, looked at after that of `zoo`
+    :param folder: another folder of trained agents, looked at before that of `zoo`
     """
     return load_trained(list(ALGORITHMS.values()), name_or_path, env, device, folder=folder)
 
@@ -91,6 +93,7 @@ __all__ = [
     "MetaOracle",
     "OracleLinTS",
     "ProMP",
+    "TabularBOMRL",
     "TrainedAgent",
     "check_meta_algorithm",
     "evaluate_adaptation",

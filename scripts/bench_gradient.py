@@ -17,7 +17,8 @@ from pathlib import Path
 import torch as th
 from threadpoolctl import threadpool_limits
 
-from zoo.speed import gradient
+from zoo.speed.gradient import contenders
+from zoo.speed.gradient.memory import memory_rows
 from zoo.speed.timing import Contender, Row, interleaved, rows_of, show, write
 
 Make = Callable[[], dict[str, Contender]]
@@ -27,25 +28,25 @@ _MOST_LONG_ROUNDS = 3  # of whole iterations, which take half a minute
 def groups(peers: bool) -> Mapping[str, list[Make]]:
     """Return what is timed together, each in a process of its own."""
     return {
-        "sampling": [partial(gradient.sampling, n_threads) for n_threads in (1, 2)],
-        "meta_gradient": [partial(gradient.meta_gradients, peers=peers)],
-        "product": [gradient.curvature],
-        "iteration": [gradient.iterations],
+        "sampling": [partial(contenders.sampling, n_threads) for n_threads in (1, 2)],
+        "meta_gradient": [partial(contenders.meta_gradients, peers=peers)],
+        "product": [contenders.curvature],
+        "iteration": [contenders.iterations],
     }
 
 
 def cuda_groups() -> Mapping[str, list[Make]]:
     """Return the same for machines with CUDA."""
-    iteration = partial(gradient.iterations, "cuda", 1)
-    return {"cuda": [gradient.on_cuda], "iteration": [iteration]}
+    iteration = partial(contenders.iterations, "cuda", 1)
+    return {"cuda": [contenders.on_cuda], "iteration": [iteration]}
 
 
 def timed(make: Make, rounds: int, clock: str | None) -> list[Row]:
     """Return the rows of one group: wall time where the machine was quiet, else CPU time."""
     th.set_num_threads(1)
     with threadpool_limits(1):
-        contenders = make()
-        return rows_of(contenders, interleaved(contenders, rounds), clock=clock)
+        found = make()
+        return rows_of(found, interleaved(found, rounds), clock=clock)
 
 
 def race(
@@ -63,7 +64,7 @@ def race(
             rows += found
             write(rows, output)
     if memory:
-        found = gradient.memory_rows()
+        found = memory_rows()
         show(found)
         write(rows + found, output)
     print(f"written to {output}")

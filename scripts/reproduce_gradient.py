@@ -7,6 +7,7 @@ zoo/results/gradient_<group>.csv, tables beside them, pictures to docs/images/.
     python scripts/reproduce_gradient.py --quick
     python scripts/reproduce_gradient.py --group pointgoal --group discrete --workers 2
     python scripts/reproduce_gradient.py --group halfcheetah_dir --iterations 600 --device cuda
+    python scripts/reproduce_gradient.py --report
 """
 
 import argparse
@@ -16,14 +17,18 @@ from pathlib import Path
 
 from zoo import report
 from zoo.studies.gradient import GROUPS, Options
+from zoo.studies.gradient_page import PAGE, section, table_path, with_section
 from zoo.studies.gradient_report import IMAGES, RESULTS, draw, grids_of, write_tables
 from zoo.studies.runner import run_study
-from zoo.studies.study import collected, write_csv
+from zoo.studies.study import collected, read_csv, write_csv
 
 
 def main() -> int:
     """Run the groups; 0 where every run is finished and every bar is met."""
     arguments = _arguments()
+    if arguments.report:
+        report_committed(arguments.results, arguments.images)
+        return 0
     groups = (
         ["quick"] if arguments.quick else arguments.group or [g for g in GROUPS if g != "quick"]
     )
@@ -57,9 +62,24 @@ def main() -> int:
     return 0 if complete else 1
 
 
+def report_committed(results: Path, images: Path) -> None:
+    """Draw the pictures of the committed tables, and write their section of docs/gradient.md."""
+    for group in GROUPS:
+        path = table_path(group, results)
+        rows = read_csv(path) if path.exists() else []
+        if rows:
+            draw(group, rows, images)
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(with_section(page, section(results, images)), encoding="utf-8")
+    print(f"written to {PAGE}")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="PointGoal with bars, in minutes")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing: write docs/gradient.md from the tables"
+    )
     parser.add_argument("--group", action="append", choices=sorted(GROUPS), help="may be repeated")
     parser.add_argument("--seeds", type=int, help="of every run; default: the study's own")
     parser.add_argument("--iterations", type=int, help="meta-iterations; default: the study's own")

@@ -1,4 +1,4 @@
-"""What docs/your_own_family.md says is true: its code runs, is short and keeps the laws."""
+"""What the pages of docs/ say is true: their code runs, is short and keeps the laws."""
 
 import importlib
 import itertools
@@ -155,6 +155,22 @@ def test_balanced_poles_are_truncated_after_500_steps(modules, half_length):
         assert not terminated
         assert truncated == (info["stage"] == 500)
     assert truncated
+
+
+def test_the_certificates_of_the_page_on_gradients_say_what_it_says(capsys):
+    page = (DOCS / "gradient.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (block,) = [block for block in blocks if "certify_meta_gradient" in block]
+    exec(compile(block, "gradient.md", "exec"), {})
+    biases = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(biases["sgmrl"]) < 1e-10
+    assert float(biases["dice"]) < float(biases["emaml"]) < float(biases["maml"])
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_and_pictures_are_there(path):
+    links = re.findall(r"\]\((?!http|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (DOCS / link).exists()] == []
 
 
 def test_the_index_leads_to_every_page():

@@ -115,6 +115,10 @@ def enjoy(config: EnjoyConfig) -> None:
 
     :param config: the options
     """
+    if config.n_episodes < 1:
+        raise ValueError(f"n_episodes={config.n_episodes} must be at least 1")
+    if config.n_adapt_episodes is not None and config.n_adapt_episodes < 0:
+        raise ValueError(f"n_adapt_episodes={config.n_adapt_episodes} must not be negative")
     agent, env_id, env_kwargs = load_named(config.run)
     at_once = agent._episodes_per_adaptation
     if config.video is not None:

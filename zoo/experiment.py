@@ -127,6 +127,10 @@ def train_run(config: TrainConfig, callback: BaseCallback | None = None) -> Path
         hint = "`compare` trains it" if config.algo in COMPARATORS else "see `agents`"
         raise ValueError(f"algo {config.algo!r} must be one of {', '.join(ALGORITHMS)} ({hint})")
     check_env_id(config.env)
+    for name in ("n_timesteps", "n_envs", "checkpoint_interval"):
+        number = getattr(config, name)
+        if number is not None and number < 1:
+            raise ValueError(f"{name}={number} must be at least 1")
     settings = _settings_of(config)
     if settings.n_timesteps is None:
         raise ValueError(
@@ -161,6 +165,9 @@ def load_run(folder: Path) -> tuple[MetaAlgorithm, dict[str, Any]]:
     if not (folder / CONFIG).exists():
         raise ValueError(f"{folder} is no folder that `train` wrote: it has no {CONFIG}")
     record = read_yaml(folder / CONFIG)
+    missing = sorted({"algo", "env", "n_envs", "env_kwargs"} - set(record))
+    if missing:
+        raise ValueError(f"{folder / CONFIG} lacks {', '.join(missing)}: `train` writes them")
     cls = ALGORITHMS.get(record.get("algo", ""))
     if cls is None:
         raise ValueError(f"{folder / CONFIG}: algo {record.get('algo')!r} is none of ours")

@@ -1,5 +1,6 @@
 """Puts trained agents where `metarl_agents.load_pretrained` finds them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def publish_agent(
     :param scores: what it scored on held-out tasks: plain data
     :param folder: where to
     """
+    for word, told in (("env_kwargs", env_kwargs), ("training", training), ("scores", scores)):
+        _check_plain(word, told)
     algo = _name_of(type(agent))
     name = f"{algo}/{env_id.rpartition('/')[2]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,17 @@ def publish_agent(
     known = trained_agents(folder) if (folder / INDEX).exists() else {}
     write_index(folder, {**known, name: entry})
     return entry
+
+
+def _check_plain(word: str, told: Mapping[str, Any] | None) -> None:
+    """Before anything is written: a new file with the old index would be refused."""
+    try:
+        json.dumps(told, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{word}={told!r} is no plain data: give str, bool, int, finite float, lists and "
+            f"dicts of these ({error})"
+        ) from error
 
 
 def _name_of(cls: type[MetaAlgorithm]) -> str:

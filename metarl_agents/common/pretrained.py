@@ -119,12 +119,16 @@ def load_trained(
     :param name_or_path: see `metarl_agents.load_pretrained`
     :param env: of the agent, or None
     :param device: where tensors live
-    :param folder: of trained agents, looked at after that of the installed `zoo`
+    :param folder: of trained agents, looked at before that of the installed `zoo`
     """
     is_path = isinstance(name_or_path, Path) or str(name_or_path).endswith(".zip")
-    path = Path(name_or_path) if is_path else _verified(str(name_or_path), folder)
+    path, promised = Path(name_or_path), None
+    if not is_path:
+        path, promised = _verified(str(name_or_path), folder)
     by_name = {cls.__name__: cls for cls in classes}
     class_name = load_checkpoint(path).class_name
+    if promised not in (None, class_name):
+        raise ValueError(f"{path} holds a {class_name}, where its index promises a {promised}")
     if class_name not in by_name:
         raise ValueError(
             f"{path} holds a {class_name}, none of {', '.join(sorted(by_name))}: call "
@@ -133,9 +137,9 @@ def load_trained(
     return by_name[class_name].load(path, env, device=device)
 
 
-def _verified(name: str, folder: str | Path | None) -> Path:
-    """The file of that name, whose digest is that of the index."""
-    places = [place for place in (trained_agents_folder(), folder) if place is not None]
+def _verified(name: str, folder: str | Path | None) -> tuple[Path, str]:
+    """The file of that name, whose digest is that of the index, and the class it should hold."""
+    places = [place for place in (folder, trained_agents_folder()) if place is not None]
     known: list[str] = []
     for place in places:
         agents = trained_agents(place)
@@ -146,7 +150,7 @@ def _verified(name: str, folder: str | Path | None) -> Path:
                 raise ValueError(f"{path} is missing, which {Path(place) / INDEX} speaks of")
             if sha256_of(path) != agents[name].sha256:
                 raise ValueError(f"{path} is not the file that {Path(place) / INDEX} describes")
-            return path
+            return path, agents[name].class_name
     found = ", ".join(sorted(set(known))) or "there are none here: give the path of a .zip file"
     raise ValueError(f"name_or_path={name!r} is no trained agent; known: {found}")
 
@@ -156,9 +160,13 @@ def _entry(name: str, value: Any, path: Path) -> TrainedAgent:
     if not isinstance(value, dict) or set(value) != names:
         raise ValueError(f"{path}: the entry of {name!r} must have exactly {sorted(names)}")
     # A file name, not a path: nothing outside the folder is opened.
-    if not isinstance(value["file"], str) or Path(value["file"]).name != value["file"]:
+    file = value["file"]
+    if not isinstance(file, str) or file in ("", "..") or Path(file).name != file:
         raise ValueError(f"{path}: file={value['file']!r} of {name!r} must be a plain file name")
     for key in ("sha256", "class_name", "env_id"):
         if not isinstance(value[key], str):
             raise ValueError(f"{path}: {key}={value[key]!r} of {name!r} must be text")
+    for key in ("env_kwargs", "training", "scores", "versions"):
+        if not isinstance(value[key], dict):
+            raise ValueError(f"{path}: {key}={value[key]!r} of {name!r} must be an object")
     return TrainedAgent(name=name, **value)

@@ -124,7 +124,7 @@ def certify_meta_gradient(
         `score_surrogate`
     :param max_batches: refuse to enumerate more than this
     """
-    theta = th.tensor(np.asarray(logits, dtype=np.float64))
+    theta = _checked_logits(logits)
     tasks = _checked_tasks(mdps, theta)
     _check_numbers(n_episodes, n_inner_steps, inner_lr, baseline)
     n_batches = _check_size(tasks, n_episodes, n_inner_steps, max_batches)
@@ -187,10 +187,10 @@ def _meta_loss(
                 "give an object with a method meta_loss"
             )
         estimator = ESTIMATORS[estimator]
-    if not callable(getattr(estimator, "meta_loss", None)):
+    if isinstance(estimator, type) or not callable(getattr(estimator, "meta_loss", None)):
         raise TypeError(
-            f"estimator={estimator!r} has no method meta_loss: give a name, a MetaEstimator, or an "
-            "agent that differentiates through adaptation"
+            f"estimator={estimator!r} is no object with a method meta_loss: give a name, a "
+            "MetaEstimator, or an agent that differentiates through adaptation"
         )
     table = getattr(estimator, "estimator", estimator)  # an agent's choice
     is_dice = isinstance(table, MetaEstimator) and table.inner_loss == "dice"
@@ -215,15 +215,27 @@ def _meta_loss(
     return partial(estimator.meta_loss, control_variate={"logits": direction})
 
 
+def _checked_logits(logits: Any) -> Tensor:
+    if isinstance(logits, Tensor):
+        logits = logits.detach().cpu()
+    try:
+        theta = th.tensor(np.asarray(logits, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"logits must be numbers of shape (S, A): {error}") from error
+    if not th.isfinite(theta).all():
+        raise ValueError("logits must be finite: an action that is never played is not sampled")
+    return theta
+
+
 def _checked_tasks(mdps: Sequence[FiniteMDP], logits: Tensor) -> list[FiniteMDP]:
     if isinstance(mdps, FiniteMDP):
         raise TypeError("mdps is one FiniteMDP: give a sequence of them, such as [mdp]")
     tasks = list(mdps)
     if not tasks:
         raise ValueError("mdps is empty: give at least one FiniteMDP")
-    if not th.isfinite(logits).all():
-        raise ValueError("logits must be finite: an action that is never played is not sampled")
     for mdp in tasks:
+        if not isinstance(mdp, FiniteMDP):
+            raise TypeError(f"mdps holds a {type(mdp).__name__}: give FiniteMDPs only")
         if mdp.batch_shape:
             raise ValueError(
                 f"mdps holds a batch of shape {mdp.batch_shape}: give its single tasks, "
@@ -246,7 +258,8 @@ def _check_numbers(n_episodes: Any, n_inner_steps: Any, inner_lr: Any, baseline:
     for name, number in (("n_episodes", n_episodes), ("n_inner_steps", n_inner_steps)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
             raise ValueError(f"{name}={number!r} must be an integer of at least 1")
-    if not np.isfinite(inner_lr) or inner_lr < 0:
+    is_number = isinstance(inner_lr, int | float | np.integer | np.floating)
+    if not is_number or isinstance(inner_lr, bool) or not 0 <= inner_lr < math.inf:
         raise ValueError(f"inner_lr={inner_lr!r} must be a finite number of at least 0")
     if baseline not in get_args(AdvantageBaseline):
         raise ValueError(

@@ -4,6 +4,7 @@ Shapes: L trajectories, C multisets, N trajectories in each, H stages, S states,
 any leading axes.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -83,14 +84,17 @@ def multisets(n_kinds: int, size: int) -> tuple[Tensor, Tensor]:
     :param n_kinds: L
     :param size: N
     """
-    picks = th.combinations(th.arange(n_kinds), size, with_replacement=True).reshape(-1, size)
+    # `th.combinations` fills a mask of L^N entries, far more than there are multisets.
+    rows = itertools.combinations_with_replacement(range(n_kinds), size)
+    numbers = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64)
+    picks = th.as_tensor(numbers.reshape(-1, size))
     # In a sorted row, the product of the running lengths of its runs is that of their factorials.
     run = th.ones(len(picks), dtype=th.float64)
-    repeats = run.clone()
+    orders = run.clone()
     for j in range(1, size):
         run = th.where(picks[:, j] == picks[:, j - 1], run + 1, th.ones_like(run))
-        repeats = repeats * run
-    return picks, math.factorial(size) / repeats
+        orders = orders * (j + 1) / run
+    return picks, orders
 
 
 class TabularTask:

@@ -136,6 +136,11 @@ class TabularAdaptation:
             inner_lr=self.settings.inner_lr,
             reduction=self.settings.reduction,
         )
+        if not isinstance(losses, Tensor) or not losses.requires_grad:
+            raise ValueError(
+                "meta_loss must return a tensor that depends on params differentiably, got "
+                f"{type(losses).__name__} without a graph"
+            )
         if losses.shape != chains.draws.shape:
             raise ValueError(
                 f"meta_loss returned shape {tuple(losses.shape)} for params with a leading axis of "

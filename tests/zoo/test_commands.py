@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,27 @@ def test_train_leaves_checkpoint_configuration_versions_and_logs(run: Path) -> N
     assert record["arguments"]["n_episodes_per_task"] == 4
     assert {"torch", "gymnasium", "python"} <= set(record["versions"])
     assert list(run.glob("tensorboard/*/events*"))
+
+
+@pytest.mark.parametrize("name", ["n_timesteps", "n_envs", "checkpoint_interval"])
+@pytest.mark.parametrize("number", [0, -5])
+def test_numbers_below_one_are_refused(tmp_path: Path, name: str, number: int) -> None:
+    config = replace(short_run(tmp_path, 8), **{name: number})
+    with pytest.raises(ValueError, match=f"{name}={number} must be at least 1"):
+        train_run(config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--n-episodes", "--n-adapt-episodes"])
+def test_fewer_than_no_episodes_are_not_shown(run: Path, option: str, capsys) -> None:
+    assert main(["enjoy", str(run), option, "-1"]) == 2
+    assert option.removeprefix("--").replace("-", "_") in capsys.readouterr().err
+
+
+def test_a_configuration_with_entries_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("algo: mtsrl\n")
+    with pytest.raises(ValueError, match="lacks env, env_kwargs, n_envs"):
+        load_run(tmp_path)
 
 
 def test_a_second_run_does_not_overwrite_the_first(run: Path) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import inspect
+import re
 
 import pytest
 import yaml
@@ -164,3 +165,26 @@ def test_every_shipped_preset_fits_its_agent_s_constructor(path) -> None:
             arguments = {k: v for k, v in settings.arguments.items() if k != "n_envs"}
             where = f"{path.name}, {env_id}, {preset}"
             check_arguments(arguments, ALGORITHMS[path.stem], where=where)
+
+
+@pytest.mark.parametrize("algo", ["emaml", "maml", "promp", "sgmrl"])
+def test_shipped_presets_last_as_many_iterations_as_their_sources_say(algo) -> None:
+    import gymnasium as gym
+
+    import metarl_envs  # noqa: F401
+
+    for env_id in yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text()):
+        for preset in preset_names(algo, env_id):
+            settings = load_settings(algo, env_id, preset=preset)
+            given = settings.arguments
+            horizon = gym.make(env_id, **settings.env_kwargs).unwrapped.horizon
+            size = given["meta_batch_size"] * given["n_episodes_per_task"] * horizon
+            stated = re.search(r"(\d+) iterations(?! of)", settings.source)
+            if stated:
+                n_phases = given.get("n_inner_steps", 1) + 1
+                assert settings.n_timesteps == int(stated[1]) * n_phases * size, (env_id, preset)
+
+
+def test_finn_s_point_has_the_reward_of_the_paper() -> None:
+    settings = load_settings("maml", "metarl/PointGoal-v0", preset="finn2017")
+    assert settings.env_kwargs == {"preset": "finn2017"}

@@ -59,7 +59,7 @@ def test_every_run_of_a_group_has_arguments_that_its_algorithm_takes(group: str)
 
 def test_options_change_seeds_and_budgets_but_no_configuration() -> None:
     long = GROUPS["halfcheetah_dir"](Options(n_seeds=1, n_iterations=7, device="cuda"))
-    assert len(long.runs) == 2
+    assert {run.seed for run in long.runs} == {0}
     assert {run.budget["n_iterations"] for run in long.runs} == {7}
     usual = {run.stem for run in GROUPS["halfcheetah_dir"](Options()).runs}
     assert {run.stem for run in long.runs} <= usual  # so they go on from the same checkpoints
@@ -89,6 +89,20 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
     context = Context(tmp_path / "b", stopped=stopped)
     assert play(tiny_run(3), context) is None
     assert play(tiny_run(3), Context(tmp_path / "b")) == straight
+
+
+def test_a_smaller_budget_does_not_score_the_agent_of_a_larger_one(tmp_path: Path) -> None:
+    play(tiny_run(2), Context(tmp_path))
+    with pytest.raises(ValueError, match="2 meta-iterations already"):
+        play(tiny_run(1), Context(tmp_path))
+
+
+def test_a_learning_curve_survives_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    straight = play(tiny_run(2), Context(tmp_path))
+    (path,) = tmp_path.glob("*.curve.jsonl")
+    with path.open("a") as file:
+        file.write('{"iteration": 2, "ret')
+    assert play(tiny_run(2), Context(tmp_path)) == straight
 
 
 def test_sampled_estimates_are_those_that_are_certified() -> None:
@@ -164,6 +178,12 @@ def test_published_values_stand_beside_ours() -> None:
         evaluations(), "equal steps", beside={"somebody": (-40.0, -10.0, -3.0)}
     )
     assert grid.rows[-1] == ("somebody", "", "", "-40", "-10")
+
+
+def test_one_method_has_to_reach_the_bar_of_the_cheetah() -> None:
+    rows = evaluations(run="ProMP", bonus=300.0) + evaluations(run="MAML (TRPO)")
+    bars = gradient_report.grids_of("halfcheetah_dir", rows)[-1]
+    assert [row[-1] for row in bars.rows] == ["met", ""]
 
 
 @pytest.mark.parametrize(

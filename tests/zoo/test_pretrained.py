@@ -1,6 +1,8 @@
 """Trained agents by name: what is published is found, verified, loaded, and played."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +108,51 @@ def test_no_file_outside_the_folder_is_opened(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(ValueError, match="plain file name"):
         load_pretrained(NAME, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("file", "..", "plain file name"),
+        ("file", "", "plain file name"),
+        ("env_kwargs", ["horizon"], "must be an object"),
+        ("scores", 3, "must be an object"),
+        ("class_name", "MAML", "holds a ProMP"),
+    ],
+)
+def test_an_index_that_was_changed_is_refused(folder: Path, key: str, value, said: str) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    index["agents"][NAME][key] = value
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=said):
+        load_pretrained(NAME, folder=folder)
+
+
+def test_a_folder_that_is_named_comes_before_that_of_the_package(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_agent(tiny_agent(seed=1), ENV, env_kwargs=SHORT, folder=tmp_path / "package")
+    monkeypatch.setattr(pretrained, "trained_agents_folder", lambda: tmp_path / "package")
+    assert load_pretrained(NAME, device="cpu", folder=folder).seed == 0
+    assert load_pretrained(NAME, device="cpu").seed == 1
+
+
+@pytest.mark.parametrize("score", [np.float32(1.0), float("nan")])
+def test_scores_that_are_no_plain_data_change_nothing(folder: Path, score: float) -> None:
+    with pytest.raises(ValueError, match="plain data"):
+        publish_agent(tiny_agent(seed=1), ENV, scores={"return": score}, folder=folder)
+    load_pretrained(NAME, device="cpu", folder=folder)
+
+
+def test_agents_load_without_the_package_zoo(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules['zoo'] = None\n"  # any import of it raises
+        "from metarl_agents import load_pretrained, trained_agents\n"
+        "assert trained_agents() == {}\n"
+        f"load_pretrained({NAME!r}, device='cpu', folder={str(folder)!r})\n"
+        f"load_pretrained({str(folder / 'promp-PointGoal-v0.zip')!r}, device='cpu')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_agents_outside_the_table_cannot_be_published(tmp_path: Path) -> None:

@@ -5,16 +5,17 @@ import torch as th
 
 from metarl_agents.common.fisher import meta_fisher_product
 from metarl_agents.common.meta_gradient import meta_gradient
-from zoo.speed import cloning, gradient
-from zoo.speed.gradient import INNER_LR, kept_backprop, problem, task_loss
+from zoo.speed import cloning
+from zoo.speed.gradient import contenders
+from zoo.speed.gradient.problem import INNER_LR, Problem, kept_backprop, problem, task_loss
 
 
 @pytest.fixture(scope="module")
-def small() -> gradient.Problem:
+def small() -> Problem:
     return problem(n_tasks=3, n_steps=5)
 
 
-def test_cloned_modules_have_our_meta_gradient(small: gradient.Problem) -> None:
+def test_cloned_modules_have_our_meta_gradient(small: Problem) -> None:
     policy = cloning.GaussianPolicy(17, 6)
     # Layers 0, 2 and 4 of theirs are linear.
     names = {f"mean.{2 * i}.{p}": f"layers.{i}.{p}" for i in range(3) for p in ("weight", "bias")}
@@ -27,7 +28,7 @@ def test_cloned_modules_have_our_meta_gradient(small: gradient.Problem) -> None:
         th.testing.assert_close(found.gradient[names[theirs]], value, rtol=1e-3, atol=1e-5)
 
 
-def test_double_backprop_with_kept_graphs_is_our_product(small: gradient.Problem) -> None:
+def test_double_backprop_with_kept_graphs_is_our_product(small: Problem) -> None:
     inner, outer = small.data
     ours = meta_fisher_product(small.network, small.params, [inner], outer, inner_lr=INNER_LR)
     theirs = kept_backprop(small)(small.params)
@@ -36,10 +37,10 @@ def test_double_backprop_with_kept_graphs_is_our_product(small: gradient.Problem
 
 
 def test_every_comparison_is_with_a_contender(
-    monkeypatch: pytest.MonkeyPatch, small: gradient.Problem
+    monkeypatch: pytest.MonkeyPatch, small: Problem
 ) -> None:
-    monkeypatch.setattr(gradient, "problem", lambda *_: small)
-    for contenders in (gradient.meta_gradients(peers=True), gradient.curvature()):
-        for name, contender in contenders.items():
+    monkeypatch.setattr(contenders, "problem", lambda *_: small)
+    for group in (contenders.meta_gradients(peers=True), contenders.curvature()):
+        for name, contender in group.items():
             contender.run()
-            assert {reference for reference, _ in contender.against} <= set(contenders), name
+            assert {reference for reference, _ in contender.against} <= set(group), name

@@ -101,6 +101,30 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path, n_workers: int) ->
     assert "| one | 3 | 2 | 1 failed |" in outcome.grid().markdown()
 
 
+def dies_for_seed_0(run: Run, context: Context):
+    if run.seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+    return [{"value": 1}]
+
+
+def test_a_worker_that_is_killed_does_not_stop_the_others(tmp_path: Path) -> None:
+    deadly = study(dies_for_seed_0, 4)
+    outcome = run_study(deadly, tmp_path, n_workers=2, progress=False)
+    assert "one, seed 0" in outcome.failures
+    assert len(outcome.failures) <= 2  # its neighbour's too
+    assert outcome.n_missing == len(outcome.failures)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    process.kill()
+    process.wait()
+    time.sleep(1.0)
+    before = [path.read_text() for path in tmp_path.rglob("*.checkpoint")]
+    time.sleep(1.0)
+    assert [path.read_text() for path in tmp_path.rglob("*.checkpoint")] == before
+
+
 def test_every_run_says_what_its_rows_depend_on(tmp_path: Path) -> None:
     run_study(study(n_seeds=1), tmp_path, progress=False)
     (path,) = (tmp_path / "numbers").glob("one-0-*.json")
@@ -108,6 +132,16 @@ def test_every_run_says_what_its_rows_depend_on(tmp_path: Path) -> None:
     assert content["config"] == {"base": 3}
     assert {"torch", "numpy", "python"} <= set(content["versions"])
     assert content["commit"]
+
+
+def test_the_commit_is_that_of_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_study(study(n_seeds=1), tmp_path, progress=False)
+    (path,) = (tmp_path / "numbers").glob("one-0-*.json")
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert json.loads(path.read_text())["commit"] == (asked.stdout.strip() or "unknown")
 
 
 def test_the_table_holds_rows_of_different_columns_and_their_origin(tmp_path: Path) -> None:
@@ -142,6 +176,14 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_asks_workers_to_stop_at_their_checkpoints(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert printed.split() == ["True", "2"]
+
+
+def started(tmp_path: Path) -> subprocess.Popen[str]:
+    """A process with two workers, each of which has written a checkpoint of an endless run."""
     script = tmp_path / "stopped.py"
     script.write_text(
         "import importlib.util, pathlib, signal, sys\n"
@@ -161,6 +203,4 @@ def test_ctrl_c_asks_workers_to_stop_at_their_checkpoints(tmp_path: Path) -> Non
     while len(list(tmp_path.rglob("*.checkpoint"))) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=120)
-    assert printed.split() == ["True", "2"]
+    return process

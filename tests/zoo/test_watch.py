@@ -164,7 +164,7 @@ def test_without_ffmpeg_the_error_names_the_remedy(
         ({"video": Path("a.avi")}, "must end in .mp4 or .gif"),
         ({"env": "metarl/Nothing-v0"}, "is unknown"),
         ({"env": "CartPole-v1"}, "has no tasks"),
-        ({"agent": "nowhere.zip"}, "a folder that `train` wrote or a ZIP file"),
+        ({"agent": "nowhere.zip"}, "or a ZIP file"),
     ],
 )
 def test_bad_arguments_are_refused(changes: dict[str, object], message: str) -> None:

@@ -174,6 +174,7 @@ def commit() -> str:
     try:
         asked = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=False,

@@ -1,11 +1,15 @@
 """Plays the runs of a study side by side, one process each, until they or the time are over."""
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,31 +131,45 @@ def _play_side_by_side(
     advance: Callable[[], None],
     n_workers: int,
 ) -> None:
+    waiting = deque(runs)
+    # A worker that is killed, as for want of memory, takes its pool with it, not the other runs.
+    while not _play_in_pool(outcome, waiting, deadline, advance, n_workers):
+        pass
+
+
+def _play_in_pool(
+    outcome: Progression,
+    waiting: deque[Run],
+    deadline: float | None,
+    advance: Callable[[], None],
+    n_workers: int,
+) -> bool:
+    """Plays what is waiting; False where a worker was killed before the end."""
     # Never fork: threads of torch do not survive it.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
+    going: dict[Future[bool], Run] = {}
     with ProcessPoolExecutor(
         n_workers, mp_context=context, initializer=_start_worker, initargs=(stop,)
     ) as pool:
-        waiting = iter(runs)
-        going: dict[Future[bool], Run] = {}
         try:
             while True:
                 is_late = deadline is not None and time.time() >= deadline
-                while len(going) < n_workers and not is_late:
-                    run = next(waiting, None)
-                    if run is None:
-                        break
-                    task = (outcome.study, run, outcome.folder / outcome.study.name, deadline)
-                    going[pool.submit(_played_in_worker, *task)] = run
+                while waiting and len(going) < n_workers and not is_late:
+                    task = (outcome.study, waiting[0], outcome.folder / outcome.study.name)
+                    future = pool.submit(_played_in_worker, *task, deadline)
+                    going[future] = waiting.popleft()
                 if not going:
-                    return
+                    return True
                 _take(outcome, going, advance)
+        except BrokenProcessPool:  # of `submit`
+            is_stopped = False
         except KeyboardInterrupt:
-            outcome.was_stopped = True
+            outcome.was_stopped = is_stopped = True
             stop.set()
-            while going:
-                _take(outcome, going, advance)
+        while going:
+            _take(outcome, going, advance)
+    return is_stopped
 
 
 def _take(
@@ -171,6 +189,15 @@ def _start_worker(stop: Any) -> None:
     # Ctrl-C reaches every process of the terminal; the first one decides, and asks the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _STOP[:] = [stop]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Where that is killed, nobody waits for the rows, and the next call plays the same runs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _played_in_worker(study: Study, run: Run, folder: Path, deadline: float | None) -> bool:

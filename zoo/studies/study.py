@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from metarl_agents.common.evaluation.result import library_versions
 from zoo.report import file_name
@@ -103,7 +103,8 @@ def play_run(study: Study, run: Run, context: Context) -> bool:
     :param run: one of its runs
     :param context: whose folder is that of the study
     """
-    started = time.process_time()
+    # Of the sources that are loaded: a long run may see later commits.
+    started, sources = time.process_time(), commit()
     context.folder.mkdir(parents=True, exist_ok=True)
     rows = study.play(run, context)
     if rows is None:
@@ -113,7 +114,7 @@ def play_run(study: Study, run: Run, context: Context) -> bool:
         "seed": run.seed,
         "config": run.config,
         "budget": run.budget,
-        "commit": commit(),
+        "commit": sources,
         "versions": library_versions(),
         "cpu_seconds": round(time.process_time() - started, 1),
         "rows": [dict(row) for row in rows],
@@ -164,6 +165,36 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+class Stamps(NamedTuple):
+    """What a table says of its origin."""
+
+    summary: str
+    """how many runs of how many, and how long they took"""
+    commits: Sequence[str]
+    versions: Mapping[str, str]
+    """of the libraries; of the first run where they differ"""
+    budgets: Mapping[str, Mapping[str, Any]]
+    """by name of the run"""
+
+
+def read_stamps(path: Path) -> Stamps:
+    """What stands above the rows of a table that `write_csv` wrote.
+
+    :param path: the table
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    told: dict[str, str] = {}
+    for line in (line.removeprefix("# ") for line in lines if line.startswith("# ")):
+        # The names of runs may have colons, too.
+        name, mark, content = line.partition(": {") if line.endswith("}") else line.partition(": ")
+        told.setdefault(name, "{" + content if mark == ": {" else content)
+    versions = json.loads(told.pop("versions", "{}"))
+    summary = told.pop("study", "").partition(", ")[2]
+    commits = told.pop("commits", "").split(", ")
+    budgets = {name: json.loads(content)["budget"] for name, content in told.items()}
+    return Stamps(summary, commits, versions, budgets)
 
 
 def _stamps(study: Study, done: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,7 +5,8 @@ Shapes: M tasks, K adaptations, E episodes.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,14 @@ def meta_train(run: Run, context: Context) -> list[Row] | None:
     """
     config, path = run.config, checkpoint_of(run, context.folder)
     agent = _agent(run, path)
+    n_iterations = run.budget["n_iterations"]
+    if agent._n_updates > n_iterations:
+        raise ValueError(
+            f"{path} has had {agent._n_updates} meta-iterations already, more than {n_iterations}: "
+            "ask for as many, or keep the runs in another folder"
+        )
     curve = LearningCurve(path.with_suffix(".curve.jsonl"), agent)
     agent.set_logger(Logger(None, [curve]))
-    n_iterations = run.budget["n_iterations"]
     if agent._n_updates < n_iterations:
         # Counted in meta-iterations: how many steps these have depends on the episodes.
         agent.learn(
@@ -239,7 +245,7 @@ class LearningCurve(KVWriter):
         # A run that was killed repeats what came after its last checkpoint: the later line counts.
         by_iteration = dict(
             (entry["iteration"], entry["returns"])
-            for entry in map(json.loads, self._lines())
+            for entry in self._entries()
             if entry["iteration"] <= n_iterations
         )
         length = max(1, math.ceil(n_iterations / _MOST_POINTS))
@@ -252,8 +258,11 @@ class LearningCurve(KVWriter):
                 rows.append(row | {"return": f"{mean:.3f}"})
         return rows
 
-    def _lines(self) -> list[str]:
-        return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for line in lines:
+            with suppress(json.JSONDecodeError):  # cut off where the machine went down
+                yield json.loads(line)
 
 
 def _agent(run: Run, path: Path) -> MetaAlgorithm:

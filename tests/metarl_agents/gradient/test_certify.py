@@ -492,11 +492,11 @@ def test_impossible_transitions_and_first_states_are_left_out():
     assert set(found.states[:, 0].tolist()) == {0, 1}
 
 
-@pytest.mark.parametrize(("n_kinds", "size"), [(32, 1), (32, 2), (5, 4), (1, 3)])
+@pytest.mark.parametrize(("n_kinds", "size"), [(32, 1), (32, 2), (5, 4), (1, 3), (2, 40)])
 def test_multisets_count_every_ordered_sample_once(n_kinds, size):
     picks, orders = multisets(n_kinds, size)
     assert len(picks) == n_multisets(n_kinds, size)
-    assert float(orders.sum()) == n_kinds**size
+    assert float(orders.sum()) == pytest.approx(n_kinds**size, rel=1e-14)
     assert picks.unique(dim=0).shape == picks.shape
 
 
@@ -516,6 +516,11 @@ def test_multisets_count_every_ordered_sample_once(n_kinds, size):
         ({"n_inner_steps": 1.5}, ValueError, "n_inner_steps=1.5"),
         ({"inner_lr": -1.0}, ValueError, "inner_lr=-1.0"),
         ({"inner_lr": np.nan}, ValueError, "inner_lr=nan"),
+        ({"inner_lr": "0.5"}, ValueError, "inner_lr='0.5'"),
+        ({"inner_lr": np.array([0.1, 0.2])}, ValueError, "inner_lr="),
+        ({"logits": "abc"}, TypeError, "logits must be numbers"),
+        ({"mdps": [TASK_A, "b"]}, TypeError, "holds a str"),
+        ({"estimator": MetaEstimator}, TypeError, "no object with a method meta_loss"),
         ({"baseline": "linear"}, ValueError, "none, batch, value"),
         ({"reduction": "median"}, ValueError, "reduction='median'"),
         ({"score_baseline": [1.0, 2.0, 3.0]}, ValueError, "score_baseline"),
@@ -557,6 +562,22 @@ def test_sizes_beyond_all_bounds_are_refused_at_once():
 def test_certificates_are_made_where_gradients_are_switched_off():
     with th.no_grad():
         assert certified("sgmrl", [TASK_A], n_episodes=1).relative_bias < EXACT
+
+
+def test_logits_may_be_a_parameter_that_is_being_learned():
+    learned = th.nn.Parameter(th.tensor(LOGITS))
+    found = certify_meta_gradient("maml", [TASK_A], learned, n_episodes=1, inner_lr=0.5)
+    np.testing.assert_array_equal(found.exact, certified("maml", [TASK_A], n_episodes=1).exact)
+
+
+@pytest.mark.parametrize("loss", [0.0, th.zeros(32)])
+def test_a_loss_that_does_not_depend_on_the_parameters_is_refused(loss):
+    class Constant:
+        def meta_loss(self, *args, **kwargs):
+            return loss
+
+    with pytest.raises(ValueError, match="depends on params"):
+        certified(Constant(), [TASK_A], n_episodes=1)
 
 
 def test_a_loss_that_was_averaged_over_the_tasks_is_refused():

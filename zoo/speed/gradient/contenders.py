@@ -3,77 +3,42 @@
 Shapes: M tasks, E episodes, T steps, B sub-environments, U actuators.
 """
 
-import multiprocessing
 import os
-import resource
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
-from torch import Tensor
 
 from metarl_agents import ALGORITHMS, make_task_vec_env
 from metarl_agents.common.collect import collect_task_episodes, sample_tasks
 from metarl_agents.common.fisher import meta_fisher_product, meta_kl_product
-from metarl_agents.common.inner_loop import adapted_params
-from metarl_agents.common.losses import episode_log_probs, likelihood_ratio_loss, mean_kl
-from metarl_agents.common.meta_gradient import meta_gradient
-from metarl_agents.common.policies import (
-    FunctionalPolicies,
-    FunctionalPolicy,
-    Params,
-    PolicyNetwork,
-    make_network,
-)
-from metarl_agents.common.returns import WeightedEpisodes
+from metarl_agents.common.policies import FunctionalPolicies, FunctionalPolicy, make_network
 from zoo.speed import cloning
+from zoo.speed.gradient.problem import (
+    INNER_LR,
+    N_EPISODES,
+    N_STEPS,
+    N_TASKS,
+    differentiated,
+    dropped,
+    kept_backprop,
+    multiplied,
+    problem,
+)
 from zoo.speed.locomotion import physics_limit, ppo_rollouts
-from zoo.speed.timing import Contender, Row
+from zoo.speed.timing import Contender
 
 ENV_ID, BODY = "metarl/HalfCheetahVel-v0", "HalfCheetah-v5"
-N_TASKS, N_EPISODES, N_STEPS = 40, 20, 200
-INNER_LR = 0.1
 N_PEER_ENVS, N_PEER_STEPS = 40, 50
-MOST_MEGABYTES = 1200.0
 _SAMPLING_STEPS = 100
 _LEAST_OF_LIMIT, _LEAST_OF_ROLLOUTS = 0.85, 3.0
 _LEAST_OF_LOOP, _LEAST_OF_BACKPROP = 1.5, 2.0
 _PER_SECOND = "per second"
-
-Batches = tuple[WeightedEpisodes, WeightedEpisodes]
-
-
-class Problem(NamedTuple):
-    """A meta-batch of the paper's size that nobody had to play."""
-
-    network: PolicyNetwork
-    params: Params
-    data: Batches
-    """inner and outer episodes, fields (M, E, T, ...)"""
-
-
-def problem(device: str = "cpu", n_tasks: int = N_TASKS, n_steps: int = N_STEPS) -> Problem:
-    """M tasks of E episodes: observations of 17 numbers, 6 actuators, two tanh layers of 64.
-
-    :param device: where its tensors are
-    :param n_tasks: M
-    :param n_steps: T
-    """
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (17,))
-    action_space = gym.spaces.Box(-1.0, 1.0, (6,))
-    network = make_network("MlpPolicy", observation_space, action_space)
-    rng = np.random.default_rng(0)
-    params = network.initial_params(rng, device=device, dtype=th.float32)
-    data = tuple(
-        _episodes(network, params, rng, (n_tasks, N_EPISODES, n_steps), device) for _ in range(2)
-    )
-    return Problem(network, params, data)  # type: ignore[arg-type]
 
 
 def sampling(n_threads: int) -> dict[str, Contender]:
@@ -119,7 +84,7 @@ def meta_gradients(*, peers: bool) -> dict[str, Contender]:
         f"{title}: ours, 2 workers": ({"n_workers": 2}, 2),
     }
     found = {
-        name: Contender(_differentiated(given, **arguments), 1, _PER_SECOND, n_threads=n_threads)
+        name: Contender(differentiated(given, **arguments), 1, _PER_SECOND, n_threads=n_threads)
         for name, (arguments, n_threads) in ways.items()
     }
     vmap = f"{title}: all tasks by vmap"
@@ -132,7 +97,7 @@ def meta_gradients(*, peers: bool) -> dict[str, Contender]:
         cloned = f"{title}: cloned modules, as learn2learn does"
         policy = cloning.GaussianPolicy(17, 6)
         found[cloned] = Contender(
-            lambda: _dropped(cloning.meta_gradient(policy, given.data, INNER_LR)), 1, _PER_SECOND
+            lambda: dropped(cloning.meta_gradient(policy, given.data, INNER_LR)), 1, _PER_SECOND
         )
         for name in (single, own):
             found[name] = found[name]._replace(against=(*found[name].against, (cloned, None)))
@@ -155,7 +120,7 @@ def curvature() -> dict[str, Contender]:
         f"{title}: ours, 20 % of the episodes": make(subsample=0.2, rng=np.random.default_rng(0)),
     }
     found = {
-        name: Contender(partial(_multiplied, product, given.params), 1, _PER_SECOND)
+        name: Contender(partial(multiplied, product, given.params), 1, _PER_SECOND)
         for name, product in ways.items()
     }
     own = f"{title}: ours"
@@ -164,7 +129,7 @@ def curvature() -> dict[str, Contender]:
     part = f"{title}: ours, 20 % of the episodes"
     found[part] = found[part]._replace(against=((own, None),))
     # What comes before the ten or so products of a step.
-    found[f"{title}: setup of ours"] = Contender(lambda: _dropped(make()), 1, _PER_SECOND)
+    found[f"{title}: setup of ours"] = Contender(lambda: dropped(make()), 1, _PER_SECOND)
     return found
 
 
@@ -201,8 +166,8 @@ def on_cuda() -> dict[str, Contender]:
             given.network, given.params, [inner], outer, inner_lr=INNER_LR, n_workers=workers
         )
         runs: dict[str, Callable[[], None]] = {
-            f"meta-gradient on {where}": _differentiated(given, n_workers=workers),
-            f"product on {where}": partial(_multiplied, product, given.params),
+            f"meta-gradient on {where}": differentiated(given, n_workers=workers),
+            f"product on {where}": partial(multiplied, product, given.params),
         }
         for name, run in runs.items():
             found[name] = Contender(_synchronised(run), 1, _PER_SECOND, n_threads=workers)
@@ -212,106 +177,6 @@ def on_cuda() -> dict[str, Contender]:
             reference = next(other for other in found if other.startswith(f"{kind}cpu"))
             found[name] = found[name]._replace(against=((reference, None),))
     return found
-
-
-def memory_rows(runs: Iterable[str] = ("1 worker", "2 workers", "vmap", "trpo")) -> list[Row]:
-    """Peak memory of whole processes, each of which does one thing and nothing else.
-
-    :param runs: names of what they do
-    """
-    context = multiprocessing.get_context("spawn")
-    rows = []
-    for name in runs:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            megabytes = pool.submit(peak_megabytes, name).result()
-        bar = ""
-        if name != "vmap":
-            said = "met" if megabytes <= MOST_MEGABYTES else "MISSED"
-            bar = f"<= {MOST_MEGABYTES:g} MB: {said}"
-        what = _MEMORY_RUNS[name][0]
-        rows.append(Row(f"peak memory: {what}", "MB", megabytes, "memory", bar=bar))
-    return rows
-
-
-def peak_megabytes(name: str) -> float:
-    """Largest resident size of this process so far, after a run.
-
-    :param name: of the run
-    """
-    th.set_num_threads(1)
-    _MEMORY_RUNS[name][1]()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def kept_backprop(given: Problem) -> Callable[[Params], Params]:
-    """Products by backward passes through the gradient of the divergence, built once, per task.
-
-    :param given: the meta-batch
-    """
-    inner, outer = given.data
-    network, theta = given.network, given.params
-    variables = {name: value.detach().requires_grad_() for name, value in theta.items()}
-    gradients = []
-    for task in range(len(inner.mask)):
-        own_inner, own_outer = (_of_task(batch, task) for batch in (inner, outer))
-        adapted = adapted_params(network, variables, [own_inner], inner_lr=INNER_LR)[-1]
-        new = network.dist_params(adapted, own_outer.observations)
-        divergence = mean_kl(network.distribution, new.detach(), new, own_outer.mask)
-        gradients.append(th.autograd.grad(divergence, list(variables.values()), create_graph=True))
-
-    def product(vector: Params) -> Params:
-        total = {name: th.zeros_like(value) for name, value in theta.items()}
-        for gradient in gradients:
-            images = th.autograd.grad(
-                gradient, list(variables.values()), list(vector.values()), retain_graph=True
-            )
-            for name, image in zip(total, images, strict=True):
-                total[name] += image / len(gradients)
-        return total
-
-    return product
-
-
-def task_loss(network: PolicyNetwork, params: Params, data: Batches) -> Tensor:
-    """(C,), the surrogate of the return after one step that is differentiated through.
-
-    :param network: the policy
-    :param params: theta
-    :param data: inner and outer episodes of C tasks
-    """
-    inner, outer = data
-    adapted = adapted_params(network, params, [inner], inner_lr=INNER_LR)[-1]
-    log_probs = episode_log_probs(network, adapted, outer)
-    return likelihood_ratio_loss(log_probs, None, outer)
-
-
-def _episodes(
-    network: PolicyNetwork,
-    params: Params,
-    rng: np.random.Generator,
-    shape: tuple[int, int, int],
-    device: str,
-) -> WeightedEpisodes:
-    def normal(*last: int) -> Tensor:
-        numbers = rng.standard_normal((*shape, *last), dtype=np.float32)
-        return th.as_tensor(numbers, device=device)
-
-    observations, actions = normal(17), normal(6)
-    with th.no_grad():
-        dist_params = network.dist_params(params, observations)
-        log_probs = network.distribution.log_prob(dist_params, actions)
-    rewards, zeros = normal(), th.zeros(shape, device=device)
-    return WeightedEpisodes(
-        observations=observations,
-        actions=actions,
-        mask=th.ones(shape, device=device),
-        dist_params=dist_params,
-        log_probs=log_probs,
-        advantages=normal(),
-        rewards=rewards,
-        baselines=zeros,
-        returns=rewards.sum(-1),
-    )
 
 
 def _peer() -> gym.Env[Any, Any]:
@@ -342,7 +207,7 @@ def _sampled(n_envs: int, n_threads: int) -> tuple[Callable[[], None], np.ndarra
     actions = batch.actions.flatten(0, 1).swapaxes(0, 1).numpy()
     low, high = venv.action_space.low, venv.action_space.high  # type: ignore[attr-defined]
     clipped = np.ascontiguousarray(np.clip(actions, low, high), dtype=np.float32)
-    return lambda: _dropped(_collected(venv, policies, tasks)), clipped
+    return lambda: dropped(_collected(venv, policies, tasks)), clipped
 
 
 def _collected(venv: Any, policies: FunctionalPolicies, tasks: list[Any]) -> Any:
@@ -360,19 +225,6 @@ def _limit(n_envs: int, n_threads: int, actions: np.ndarray) -> Callable[[], Non
     )
     env.reset(seed=0)
     return physics_limit(env, actions, n_threads)
-
-
-def _differentiated(given: Problem, **arguments: Any) -> Callable[[], None]:
-    loss = partial(task_loss, given.network)
-    return lambda: _dropped(meta_gradient(loss, given.params, given.data, **arguments))
-
-
-def _multiplied(product: Callable[[Params], Params], vector: Params) -> None:
-    product(vector)
-
-
-def _of_task(batch: WeightedEpisodes, task: int) -> WeightedEpisodes:
-    return WeightedEpisodes._make(None if field is None else field[task] for field in batch)
 
 
 def _phases(
@@ -407,28 +259,3 @@ def _synchronised(run: Callable[[], None]) -> Callable[[], None]:
         th.cuda.synchronize()
 
     return waited
-
-
-def _dropped(result: Any) -> None:
-    del result
-
-
-def _gradient_alone(**arguments: Any) -> None:
-    _differentiated(problem(), **arguments)()
-
-
-def _trpo_alone() -> None:
-    given = problem()
-    inner, outer = given.data
-    product = meta_fisher_product(
-        given.network, given.params, [inner], outer, inner_lr=INNER_LR, n_workers=2
-    )
-    _multiplied(product, given.params)
-
-
-_MEMORY_RUNS: Mapping[str, tuple[str, Callable[[], None]]] = {
-    "1 worker": ("meta-gradient, 1 worker", partial(_gradient_alone, n_workers=1)),
-    "2 workers": ("meta-gradient, 2 workers", partial(_gradient_alone, n_workers=2)),
-    "vmap": ("meta-gradient, all tasks by vmap", partial(_gradient_alone, backend="vmap")),
-    "trpo": ("product for TRPO, graphs kept", _trpo_alone),
-}

@@ -1,0 +1,1 @@
+"""How fast meta-learning by gradients is."""
