@@ -251,10 +251,10 @@ def _pin(venv: VecEnv, tasks: Sequence[Any]) -> None:
 
 
 def _pins(venv: VecEnv) -> list[Any]:
-    try:
-        return list(venv.get_attr("pinned_task"))
-    except AttributeError:
+    # Asked first: a process of its own ends where its env lacks an attribute.
+    if not venv.has_attr("pinned_task"):
         return [None] * venv.num_envs
+    return list(venv.get_attr("pinned_task"))
 
 
 def _require_tasks(venv: VecEnv, method: str) -> None:

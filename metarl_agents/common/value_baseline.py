@@ -75,6 +75,10 @@ class ValueBaseline:
         targets = returns.detach().to(inputs).flatten()[valid]
         if not targets.isfinite().all():
             raise ValueError("returns are not finite: the value baseline cannot be fitted to them")
+        if not inputs.isfinite().all():
+            raise ValueError(
+                "observations are not finite: the value baseline cannot be fitted to them"
+            )
         predictions = self(episodes, returns).to(inputs).flatten()[valid]
         variance = targets.var(correction=0).clamp(min=SMALLEST_SCALE**2)
         explained = 1.0 - (targets - predictions).square().mean() / variance

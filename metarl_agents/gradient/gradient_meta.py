@@ -1,5 +1,6 @@
 """What all agents that learn an initialisation share: phases of episodes, inner steps, files."""
 
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -321,6 +322,11 @@ class GradientMeta(MetaAlgorithm):
         :param rng: of the new policy's actions
         """
         own = self._own(policy)
+        if episodes.has_task_axis:
+            raise ValueError(
+                "episodes has a task axis: adapt() takes those of one task, episodes.task(i); "
+                "adapt_tasks() takes those of many"
+            )
         params = self._stepped([own], [episodes], self._decay(own.n_updates))[0]
         return self._policy(params, _child(rng), own.n_updates + 1)
 
@@ -498,7 +504,8 @@ class GradientMeta(MetaAlgorithm):
     def _meta_gradient(self, task_loss: TaskLoss, batch: TaskBatch) -> MetaGradient | None:
         """The gradient of the mean loss; None, counted and warned of, where it is not finite."""
         found = meta_gradient(task_loss, self._learned.outer(), batch, n_workers=self.n_workers)
-        if all(bool(x.isfinite().all()) for x in (found.losses, *found.gradient.values())):
+        # Adam remembers squares: they must be finite, too.
+        if bool(found.losses.isfinite().all()) and math.isfinite(gradient_norm(found.gradient)):
             return found
         if self._n_skipped_updates == 0:
             warnings.warn(

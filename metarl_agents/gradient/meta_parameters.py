@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch as th
 from torch import Tensor
 
+from metarl_agents.common.adam import AdamState, adam_step, initial_adam_state
 from metarl_agents.common.policies import Params
 from metarl_agents.common.policies.module import NetworkPolicy
-from metarl_agents.gradient.adam import AdamState, adam_step, initial_adam_state
 from metarl_agents.gradient.step_sizes import initial_log_step_sizes, policy_part, within_bounds
 
 Groups = dict[str, Params]

@@ -132,13 +132,17 @@ class ProMP(GradientMeta):
 
     def _update(self, data: MetaEpisodes) -> dict[str, float]:
         batch = self._task_batch(data)
-        coefficients = self._groups["kl"]["coefficients"]
         logs = self._descend(self._task_loss, batch, self.n_epochs)
         kl = self._divergences(batch)
-        if self.adaptive_kl:
-            coefficients = followed_coefficients(coefficients, kl, self.kl_target)
+        if self.adaptive_kl and logs:
+            coefficients = followed_coefficients(self._coefficients(), kl, self.kl_target)
             self._groups["kl"] = {"coefficients": coefficients}
-        return {**logs, "kl": float(kl.mean()), "kl_coef": float(coefficients.mean())}
+        return {**logs, "kl": float(kl.mean()), "kl_coef": float(self._coefficients().mean())}
+
+    def _coefficients(self) -> Tensor:
+        """eta of every inner step, (K,): what was learned, or else the argument as it is now."""
+        learned = self._groups["kl"]["coefficients"]
+        return learned if self.adaptive_kl else th.full_like(learned, self.kl_coef)
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
         chain = self._chain(params, task, create_graph=True)
@@ -149,7 +153,7 @@ class ProMP(GradientMeta):
             reduction=self.loss_reduction,
             clip_range=self.clip_range,
         )(chain[-1])
-        weights = self._groups["kl"]["coefficients"].to(surrogate.dtype)
+        weights = self._coefficients().to(surrogate.dtype)
         return surrogate + (weights * self._inner_kl(chain, task)).mean(-1)
 
     def _chain(self, params: Params, task: TaskBatch, *, create_graph: bool) -> list[Params]:

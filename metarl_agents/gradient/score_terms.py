@@ -56,7 +56,8 @@ def compared_with(
                 "score_baseline='regression' needs tasks with to_array(), which describes them by "
                 "numbers: use score_baseline='leave_one_out'"
             )
-        return regression_baseline(returns, th.cat([descriptors, descriptors.square()], dim=-1))
+        numbers = descriptors.to(returns.device)
+        return regression_baseline(returns, th.cat([numbers, numbers.square()], dim=-1))
     if len(returns) < 2:
         return th.zeros_like(returns)
     return leave_one_out_baseline(returns)

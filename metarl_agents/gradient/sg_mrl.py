@@ -5,6 +5,7 @@ meta-reinforcement learning", https://arxiv.org/abs/2002.05135.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -169,6 +170,8 @@ class SGMRL(GradientMeta):
         batch = batch._replace(coefficients=unit * (outer.returns.mean(-1) - baseline))
         direction = self._direction(batch)
         logs = self._descend(self._task_loss, batch)
+        if not logs:
+            return {}  # skipped: what was not finite is not to be remembered either
         average = moved_average(average, compared)
         self._groups["score"] = {
             "average": th.tensor([average, 1.0], dtype=th.float64, device=self.device)
@@ -181,7 +184,13 @@ class SGMRL(GradientMeta):
         return {**logs, "score_coefficient": float(batch.coefficients.abs().mean())}
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
-        return self.estimator.meta_loss(
+        direction = self._groups["control_variate"]
+        meta_loss = (
+            partial(self.estimator.meta_loss, control_variate=direction)
+            if direction
+            else self.meta_loss
+        )
+        return meta_loss(
             self.network,
             policy_part(params),
             task.inner,
@@ -189,7 +198,6 @@ class SGMRL(GradientMeta):
             task.coefficients,
             inner_lr=step_sizes(params, self.inner_lr),
             reduction=self.loss_reduction,
-            control_variate=self._groups["control_variate"] or None,
         )
 
     def _outer_loss(self, task: TaskBatch) -> OuterLoss:
@@ -227,7 +235,7 @@ class SGMRL(GradientMeta):
 
         found = meta_gradient(first_order, self._theta(), batch, n_workers=self.n_workers)
         # The first-order meta-gradient is the gradient after adaptation, of a loss.
-        return {name: -th.nan_to_num(tensor) for name, tensor in found.gradient.items()}
+        return {name: -tensor for name, tensor in found.gradient.items()}
 
     def _adapted(self, theta: Params, task: TaskBatch) -> Params:
         return adapted_params(

@@ -11,7 +11,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -446,6 +446,12 @@ class MetaAlgorithm(BaseAlgorithm, metaclass=CheckedArguments):
         :param iteration: meta-iterations in this `learn`
         """
         training.dump_logs(self, iteration)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # SB3's would move the channels of pictures, in the envs it is shown but in no others.
+        assert isinstance(env, VecEnv)
+        return env
 
     def _get_policy_from_name(self, policy_name: str) -> type[Any]:
         if policy_name not in self.policy_aliases:

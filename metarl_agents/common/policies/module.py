@@ -125,7 +125,7 @@ class MlpPolicy(NetworkPolicy):
 class TabularPolicy(NetworkPolicy):
     """One logit per state and action, see `TabularNetwork`.
 
-    :param observation_space: `Discrete`
+    :param observation_space: `Discrete` or `MultiDiscrete`
     :param action_space: `Discrete`
     :param rng: of the actions that `predict` samples
     """

@@ -6,7 +6,7 @@ S states, A actions, `...` any axes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Protocol
@@ -205,16 +205,20 @@ class TabularNetwork:
 
     Parameters: `logits` (S, A).
 
+    An observation of several numbers is a state, too, with the last number running fastest.
+
     :param n_states: S
     :param n_actions: A
     :param first_state: the number of state 0
     :param dtype: of parameters
+    :param sizes: how many values each number of an observation takes; empty for a single number
     """
 
     n_states: int
     n_actions: int
     first_state: int = 0
     dtype: th.dtype = th.float64
+    sizes: tuple[int, ...] = ()
 
     @property
     def distribution(self) -> Categorical:
@@ -223,13 +227,27 @@ class TabularNetwork:
 
     @property
     def obs_dim(self) -> int:
-        """1, the number of the state."""
-        return 1
+        """1, the number of the state, or as many numbers as make it up."""
+        return max(1, len(self.sizes))
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
-        """(), the number of the state."""
-        return ()
+        """() for the number of the state, or (obs_dim,)."""
+        return (len(self.sizes),) if self.sizes else ()
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """What each number of an observation counts for in the number of the state."""
+        return tuple(prod(self.sizes[i + 1 :]) for i in range(self.obs_dim))
+
+    def states(self, observations: Tensor) -> Tensor:
+        """Numbers of states, (...), from 0.
+
+        :param observations: (..., obs_dim)
+        """
+        numbers = observations.to(th.int64)
+        found = sum(numbers[..., i] * stride for i, stride in enumerate(self.strides))
+        return th.as_tensor(found - self.first_state)
 
     def initial_params(
         self,
@@ -245,7 +263,8 @@ class TabularNetwork:
     def dist_params(self, params: Params, observations: Tensor) -> Tensor:
         """See `PolicyNetwork.dist_params`."""
         logits, lead = params["logits"], observations.shape[:-1]
-        states = observations.to(th.int64) - self.first_state
+        # Padding is 0, which need not be a state.
+        states = self.states(observations).clamp(0, self.n_states - 1)
         if logits.ndim == 3:
             rows = states.reshape(logits.shape[0], -1, 1).expand(-1, -1, self.n_actions)
             return logits.gather(1, rows).reshape(*lead, self.n_actions)
@@ -254,7 +273,7 @@ class TabularNetwork:
     def dist_params_numpy(self, params: Arrays, observations: np.ndarray) -> np.ndarray:
         """See `PolicyNetwork.dist_params_numpy`."""
         logits = params["logits"]
-        states = observations[..., 0].astype(np.int64) - self.first_state
+        states = observations.astype(np.int64) @ np.array(self.strides) - self.first_state
         if logits.ndim == 3:
             return logits[np.arange(len(logits))[:, None], states]
         return logits[states]
@@ -273,7 +292,7 @@ def make_network(
 
     :param policy_name: "MlpPolicy" or "TabularPolicy"
     :param observation_space: Box, Discrete, MultiDiscrete or MultiBinary; for "TabularPolicy"
-        Discrete
+        Discrete or MultiDiscrete
     :param action_space: Box or Discrete; for "TabularPolicy" Discrete
     :param net_arch: widths of the hidden layers; the table has none
     :param activation: "tanh" or "relu"
@@ -314,13 +333,18 @@ def _distribution(action_space: spaces.Space[Any]) -> DiagonalGaussian | Categor
 def _tabular(
     observation_space: spaces.Space[Any], distribution: DiagonalGaussian | Categorical
 ) -> TabularNetwork:
-    if not isinstance(observation_space, spaces.Discrete) or not isinstance(
-        distribution, Categorical
-    ):
-        raise ValueError(
-            'policy="TabularPolicy" needs Discrete observations and actions, got '
-            f'observation_space={observation_space} and {distribution}: use "MlpPolicy"'
-        )
-    return TabularNetwork(
-        int(observation_space.n), distribution.n_actions, int(observation_space.start)
+    space = observation_space
+    is_table = isinstance(space, spaces.Discrete) or (
+        isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1
     )
+    if not is_table or not isinstance(distribution, Categorical):
+        raise ValueError(
+            'policy="TabularPolicy" needs Discrete (or MultiDiscrete) observations and Discrete '
+            f'actions, got observation_space={space} and {distribution}: use "MlpPolicy"'
+        )
+    if isinstance(space, spaces.Discrete):
+        return TabularNetwork(int(space.n), distribution.n_actions, int(space.start))
+    assert isinstance(space, spaces.MultiDiscrete)
+    sizes = tuple(int(size) for size in space.nvec)
+    table = TabularNetwork(prod(sizes), distribution.n_actions, sizes=sizes)
+    return replace(table, first_state=int(np.dot(space.start, table.strides)))

@@ -223,6 +223,15 @@ def test_value_baseline_restored_predicts_and_learns_on_bit_for_bit():
         first.fit(batch, returns * th.nan, rng=np.random.default_rng(1))
 
 
+def test_the_value_baseline_is_not_fitted_to_observations_that_are_not_finite():
+    batch, baseline = episodes(), value_baseline()
+    before = baseline.state()
+    broken = batch._replace(observations=batch.observations * th.nan)
+    with pytest.raises(ValueError, match="observations are not finite"):
+        baseline.fit(broken, th.ones_like(batch.mask), rng=np.random.default_rng(0))
+    assert all(th.equal(before[name], tensor) for name, tensor in baseline.state().items())
+
+
 def test_padding_does_not_change_the_fit_of_the_value_baseline():
     batch = episodes()
     returns = discounted_returns(batch.rewards, batch.mask, 0.9)

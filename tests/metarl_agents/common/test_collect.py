@@ -170,6 +170,27 @@ def test_box_actions_are_kept_as_sampled_and_clipped_for_the_env():
     assert batch.action_masks is None
 
 
+class SilentArmEnv(ArmEnv):
+    """Does not tell what it is pinned to, as envs need not."""
+
+    def has_wrapper_attr(self, name):
+        return name != "pinned_task" and super().has_wrapper_attr(name)
+
+    def get_wrapper_attr(self, name):
+        if name == "pinned_task":
+            raise AttributeError(name)
+        return super().get_wrapper_attr(name)
+
+
+def test_envs_in_other_processes_need_not_tell_their_pins():
+    workers = SubprocVecEnv([SilentArmEnv], start_method="spawn")
+    try:
+        with pinned_tasks(workers, [ArmTask((1.0, 2.0, 3.0))]):
+            assert workers.env_method("get_task") == [ArmTask((1.0, 2.0, 3.0))]
+    finally:
+        workers.close()
+
+
 def test_other_processes_give_the_same_episodes():
     tasks = [ArmTask((1.0, 0.0, 0.0)), ArmTask((0.0, 1.0, 0.0))]
     venv = SubprocVecEnv([RaggedArmEnv] * 2, start_method="fork")

@@ -157,6 +157,15 @@ def test_discrete_observations_are_indicators_and_others_numbers():
     assert table.dist_params({"logits": logits}, th.tensor([[6]])).tolist() == [[2.0, 3.0]]
 
 
+@pytest.mark.parametrize("first_state", [5, -7])
+def test_a_table_takes_padding_although_zero_is_no_state_of_it(first_state):
+    table = TabularNetwork(3, 2, first_state=first_state)
+    observations = th.tensor([[[first_state + 1.0], [0.0]]])
+    for logits in (th.arange(6.0).reshape(3, 2), th.arange(6.0).reshape(1, 3, 2)):
+        found = table.dist_params({"logits": logits}, observations)
+        assert found[0, 0].tolist() == [2.0, 3.0] and found.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

@@ -211,6 +211,52 @@ def test_the_control_variate_starts_with_the_second_meta_iteration():
     assert float(agent._groups["advantage"]["scale"]) > 0
 
 
+def with_a_last_reward(data, value):
+    last = data.phases[-1]
+    rewards = last.rewards.clone()
+    rewards[0, 0, 0] = value
+    return data._replace(phases=(*data.phases[:-1], last._replace(rewards=rewards)))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"score_baseline": "ema"}, {"control_variate": True}])
+def test_a_skipped_update_leaves_what_sgmrl_remembers_as_it_was(arguments):
+    agent = small(SGMRL, baseline="none", **arguments)
+    agent.learn(96, log_interval=None)
+    before = agent.get_parameters()["learned_state"]
+    with pytest.warns(UserWarning, match="not finite"):
+        agent.train(with_a_last_reward(data_of(agent), float("nan")))
+    after = agent._learned_state()
+    assert all(th.equal(before[name], after[name]) for name in before)
+
+
+def test_a_skipped_update_is_no_divergence_that_a_coefficient_follows():
+    agent = small(ProMP, baseline="none", adaptive_kl=True)
+    before = agent._groups["kl"]["coefficients"]
+    with pytest.warns(UserWarning, match="not finite"):
+        agent.train(with_a_last_reward(data_of(agent), float("nan")))
+    assert th.equal(agent._groups["kl"]["coefficients"], before)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_coefficient_given_to_load_replaces_one_that_nothing_moved(adaptive, tmp_path):
+    agent = small(ProMP, adaptive_kl=adaptive)
+    agent.learn(96, log_interval=None)
+    agent.save(tmp_path / "agent")
+    loaded = ProMP.load(tmp_path / "agent", agent.get_env(), kl_coef=3.0)
+    used = agent._coefficients() if adaptive else th.tensor([3.0])
+    assert th.equal(loaded._coefficients(), used)
+
+
+def test_a_loss_of_a_user_s_own_is_what_sgmrl_trains_with():
+    class Twice(SGMRL):
+        def meta_loss(self, *args, **kwargs):
+            return 2.0 * super().meta_loss(*args, **kwargs)
+
+    plain, twice = small(SGMRL), small(Twice)
+    data = data_of(plain)
+    assert twice._update(data)["loss"] == pytest.approx(2.0 * plain._update(data)["loss"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "arguments"),

@@ -185,6 +185,29 @@ def test_adapting_to_a_task_steps_once_per_batch_of_as_many_episodes_as_in_train
         assert isinstance(policy, FunctionalPolicy) and policy.n_updates == n_updates
 
 
+class PixelSignFlip(gym.ObservationWrapper):
+    """What it sees is a picture."""
+
+    def __init__(self):
+        super().__init__(SignFlip())
+        self.observation_space = gym.spaces.Box(0, 255, (4, 5, 3), np.uint8)
+
+    def observation(self, observation):
+        return np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
+def test_pictures_have_the_same_axes_wherever_they_are_seen():
+    agent = small(env=PixelSignFlip())
+    assert agent.observation_space.shape == (4, 5, 3)
+    assert agent.adapt_to(PixelSignFlip(), 4, seed=0).n_updates == 1
+    agent.set_env(PixelSignFlip())
+    picture = PixelSignFlip().observation(None)
+    assert agent.predict(picture)[0].shape == agent.action_space.shape
+
+
 def test_acting_at_random_has_no_part_in_training():
     observation = np.zeros(2, dtype=np.float32)
     agent = small()
@@ -205,6 +228,25 @@ def test_a_gradient_that_is_not_finite_is_skipped_counted_and_warned_of_once(tmp
     assert all(th.equal(before[name], tensor) for name, tensor in agent._learned_state().items())
     agent.save(tmp_path / "agent")
     assert ProMP.load(tmp_path / "agent")._n_skipped_updates == 2
+
+
+def test_a_gradient_whose_square_overflows_is_skipped_too(tmp_path):
+    agent = small()
+    with pytest.warns(UserWarning, match="not finite"):
+        agent._descend(lambda params, _: params["layers.0.bias"].sum(-1) * 1e20, agent_batch(agent))
+    agent.save(tmp_path / "agent")
+    assert same(ProMP.load(tmp_path / "agent"), agent)
+
+
+def test_episodes_of_several_tasks_are_no_episodes_to_adapt_to():
+    agent = small()
+    episodes = agent_data(agent).phases[0]
+    with pytest.raises(ValueError, match="episodes has a task axis"):
+        agent.adapt(agent.initial_policy(), episodes, rng=np.random.default_rng(0))
+
+
+def agent_batch(agent):
+    return agent._task_batch(agent_data(agent))
 
 
 def broken(params):

@@ -54,6 +54,11 @@ def test_no_baseline_depends_on_the_return_of_its_own_task(name):
         assert abs(float(after[2] - before[2])) < 1e-10
 
 
+def test_descriptors_go_where_the_returns_are():
+    returns, descriptors = th.ones(3, device="meta"), th.ones(3, 1, dtype=th.float64)
+    assert compared_with("regression", returns, descriptors=descriptors).device == returns.device
+
+
 def test_regression_without_descriptors_is_refused():
     with pytest.raises(ValueError, match=r"regression.*to_array"):
         compared_with("regression", th.ones(3))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from metarl_agents.gradient.adam import adam_step, initial_adam_state
+from metarl_agents.common.adam import adam_step, initial_adam_state
 
 
 def test_steps_equal_those_of_pytorch():
