@@ -18,7 +18,7 @@ from pathlib import Path
 from zoo import report
 from zoo.studies.gradient import GROUPS, Options
 from zoo.studies.gradient_page import PAGE, section, table_path, with_section
-from zoo.studies.gradient_report import IMAGES, RESULTS, draw, grids_of, write_tables
+from zoo.studies.gradient_report import IMAGES, RESULTS, draw, grids_of
 from zoo.studies.runner import run_study
 from zoo.studies.study import collected, read_csv, write_csv
 
@@ -53,7 +53,7 @@ def main() -> int:
             for grid in grids:
                 console.print(grid.rich())
             write_csv(study, arguments.folder, arguments.results / f"{study.name}.csv")
-            write_tables(arguments.results / f"{study.name}.md", grids)
+            report.write_tables(arguments.results / f"{study.name}.md", grids)
             draw(group, rows, arguments.images)
             complete &= not any("MISSED" in row for grid in grids for row in grid.rows)
         complete &= outcome.n_missing == 0

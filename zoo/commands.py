@@ -14,6 +14,7 @@ from metarl_agents import ALGORITHMS, AdaptationResult
 from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.evaluation.interaction import in_env
+from metarl_agents.common.meta_algorithm.seeds import draw_seed
 from metarl_agents.common.policies import stack_policies
 from metarl_agents.common.vec_env import as_vec_env
 from zoo import optima, report
@@ -29,16 +30,12 @@ from zoo.config import (
     parse_key_values,
 )
 from zoo.experiment import (
-    CHECKPOINT,
     check_env_id,
     comparator_learner,
     evaluate_on_line,
     held_out_tasks,
-    load_named,
-    load_run,
-    run_folder,
-    train_run,
 )
+from zoo.runs import CHECKPOINT, load_named, load_run, run_folder, train_run
 from zoo.watch import watch
 
 
@@ -132,7 +129,7 @@ def enjoy(config: EnjoyConfig) -> None:
 
     def played(policy: Any, env: gym.Env[Any, Any], n_episodes: int) -> EpisodeBatch:
         venv = as_vec_env(env)
-        seed = int(rng.integers(2**31 - 1))
+        seed = draw_seed(rng)
         return collect_episodes(
             venv, in_env(stack_policies([policy]), venv), n_episodes, seed=seed, tasks=[task]
         ).task(0)

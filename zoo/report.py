@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,18 +189,27 @@ def write_results(folder: Path, results: Results, grids: Sequence[Grid]) -> None
             stem = folder / f"{file_name(name)}-{run.seed}"
             run.to_json(stem.with_suffix(".json"))
             run.to_csv(stem.with_suffix(".csv"))
-    tables = "\n\n".join(f"**{grid.title}**\n\n{grid.markdown()}" for grid in grids)
-    (folder / "tables.md").write_text(tables + "\n", encoding="utf-8")
+    write_tables(folder / "tables.md", grids)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_tables(path: Path, grids: Sequence[Grid]) -> None:
     """
-    Write plain data, readably.
+    Write tables as Markdown, each under its title.
 
-    :param path: the file
-    :param content: the data
+    :param path: the file, whose folder is made if missing
+    :param grids: the tables
     """
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(map(titled, grids)) + "\n", encoding="utf-8")
+
+
+def titled(grid: Grid) -> str:
+    """
+    A table as Markdown, with its title above.
+
+    :param grid: the table
+    """
+    return f"**{grid.title}**\n\n{grid.markdown()}"
 
 
 def file_name(name: str) -> str:

@@ -24,7 +24,8 @@ from metarl_envs.batched.rendering import FAINT, INK, Image, canvas, draw_text, 
 from zoo import report
 from zoo.comparators import COMPARATORS, agent_class
 from zoo.config import WatchConfig, parse_key_values
-from zoo.experiment import check_env_id, held_out_tasks, load_named
+from zoo.experiment import check_env_id, held_out_tasks
+from zoo.runs import load_named
 
 _HEADER, _MARGIN, _LINE, _GAP = 52, 10, 22, 8  # pixels
 _MOST_FPS = 50

@@ -1,11 +1,12 @@
 """Checks of constructor arguments that the Bayesian agents share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from torch import Tensor
+
+from metarl_agents.common.argument_checks import check_number
 
 
 def check_positive(name: str, value: Any, *, whole: bool = False, zero: bool = False) -> None:
@@ -14,17 +15,8 @@ def check_positive(name: str, value: Any, *, whole: bool = False, zero: bool = F
     :raises TypeError: if it is not a number, or not a whole one where ``whole`` asks for that
     :raises ValueError: if it is too small or not finite
     """
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{name}={value!r} must be {'an integer' if whole else 'a number'}")
-    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name}={value} must be finite and {'at least' if zero else 'above'} 0")
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+    bound = {"at_least" if zero else "above": 0}
+    check_number(name, value, whole=whole, **bound)
 
 
 def checked_mean(name: str, value: Any, shape: tuple[int, int, int]) -> np.ndarray:

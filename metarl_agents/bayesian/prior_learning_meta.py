@@ -8,7 +8,6 @@ import torch as th
 from torch import Tensor
 
 from metarl_agents.bayesian.argument_checks import (
-    check_choice,
     check_positive,
     checked_covariance,
     checked_prior,
@@ -36,6 +35,8 @@ from metarl_agents.bayesian.stage_features import FeatureFunction
 from metarl_agents.bayesian.task_records import TaskRecords
 from metarl_agents.bayesian.thompson_meta import ThompsonMeta
 from metarl_agents.bayesian.widening import bootstrap_width, project_psd, schedule_width
+from metarl_agents.common.argument_checks import check_choice
+from metarl_agents.common.meta_algorithm.seeds import derived_generator
 
 ESTIMATORS = ("ols", "gls", "em")
 NOISE_CORRECTIONS = ("none", "homo", "sandwich", "homo+prop", "sandwich+prop")
@@ -426,7 +427,7 @@ class PriorLearningMeta(ThompsonMeta):
 
     def _resamples(self, n_tasks: int) -> Tensor:
         """Return multinomial counts for the bootstrap, the same whenever k tasks are finished."""
-        rng = np.random.default_rng([0 if self.seed is None else self.seed, n_tasks])
+        rng = derived_generator(self.seed, n_tasks)
         counts = rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=N_RESAMPLES)
         return th.as_tensor(counts, dtype=th.float64, device=self.device)
 

@@ -10,15 +10,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from metarl_agents.bayesian.beliefs import TaskBelief
 from metarl_agents.bayesian.exact_regret import ExactRegret
 from metarl_agents.bayesian.linear_q_policy import LinearQPolicies, UniformPolicies
-from metarl_agents.common.collect import (
-    StepHook,
-    collect_episodes,
-    pinned_tasks,
-    sample_tasks,
-)
+from metarl_agents.common.collect import collect_episodes, pinned_tasks, sample_tasks
 from metarl_agents.common.episodes import EpisodeBatch
-
-MAX_SEED = 2**31 - 1
+from metarl_agents.common.meta_algorithm.seeds import draw_seed
+from metarl_agents.common.playing import StepHook
 
 
 class FinishedTasks(NamedTuple):
@@ -56,7 +51,7 @@ def play_tasks(agent: TaskPlayer, callback: BaseCallback) -> FinishedTasks | Non
     """Play a new task in every sub-environment; None when the callback asked to stop."""
     assert agent.env is not None
     rng = np.random.default_rng(agent._begin_collect())
-    tasks = sample_tasks(agent.env, agent.env.num_envs, seed=int(rng.integers(MAX_SEED)))
+    tasks = sample_tasks(agent.env, agent.env.num_envs, seed=draw_seed(rng))
     rngs = rng.spawn(len(tasks))
     policies = agent.first_policies(rngs)
     returns, regrets = [], []
@@ -69,7 +64,7 @@ def play_tasks(agent: TaskPlayer, callback: BaseCallback) -> FinishedTasks | Non
                 agent.env,
                 acting,
                 1,
-                seed=int(rng.integers(MAX_SEED)),
+                seed=draw_seed(rng),
                 on_step=agent._step_hook(callback),
             )
             if episodes is None:

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from metarl_agents.bayesian.argument_checks import check_choice, check_positive
+from metarl_agents.bayesian.argument_checks import check_positive
 from metarl_agents.bayesian.beliefs import GateSwitch, TaskBelief, ValueModel
 from metarl_agents.bayesian.exact_regret import ExactRegret
 from metarl_agents.bayesian.linear_gaussian import (
@@ -32,8 +32,10 @@ from metarl_agents.bayesian.target_variance import (
     residual_sums,
 )
 from metarl_agents.bayesian.task_play import FinishedTasks, play_tasks
+from metarl_agents.common.argument_checks import check_choice
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
+from metarl_agents.common.meta_algorithm.seeds import derived_generator
 from metarl_agents.common.policies import TaskPolicies
 
 
@@ -275,7 +277,7 @@ class ThompsonMeta(MetaAlgorithm):
         """
         self._require_features()
         if rng is None:
-            rng = np.random.default_rng([0 if self.seed is None else self.seed, 0])
+            rng = derived_generator(self.seed, 0)
         belief = self._fresh_belief([0])
         return LinearQPolicy.drawn(self.stage_features, self.value_model, belief, [rng])
 

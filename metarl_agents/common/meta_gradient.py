@@ -1,6 +1,7 @@
 """Gradients of the mean of a loss over tasks."""
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch as th
@@ -32,6 +33,16 @@ class MetaGradient(NamedTuple):
     losses: Float[Tensor, " task"]
     gradient: Params
     metrics: dict[str, Tensor]
+
+    @property
+    def norm(self) -> float:
+        """The Euclidean norm of the whole gradient."""
+        return float(sum(part.square().sum() for part in self.gradient.values()) ** 0.5)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all losses are, and the squares of the gradient, which optimisers remember."""
+        return bool(self.losses.isfinite().all()) and isfinite(self.norm)
 
 
 def meta_gradient(

@@ -100,21 +100,29 @@ def normalized(advantages: Tensor, mask: Tensor, axes: int | Sequence[int] = (-2
     :param axes: (-2, -1) for each task by itself
     """
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
-    n_steps = mask.sum(axes, keepdim=True).clamp(min=1.0)
-    centred = (advantages - (advantages * mask).sum(axes, keepdim=True) / n_steps) * mask
-    variance = centred.square().sum(axes, keepdim=True) / n_steps
-    return centred / (variance.sqrt() + EPSILON)
+    centred, spread = _centred_and_spread(advantages, mask, axes)
+    return centred / spread
 
 
-def deviation(advantages: Tensor, mask: Tensor) -> Tensor:
-    """The standard deviation of all valid steps, a scalar: what "batch" normalisation divides by.
+def deviation(advantages: Tensor, mask: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+    """The standard deviation of the valid steps, what normalisation divides by.
 
     :param advantages: (..., E, T)
     :param mask: (..., E, T), 1 while the episode runs
+    :param axes: those to take it over, which stay with length 1; None for all: a scalar
     """
-    n_steps = mask.sum().clamp(min=1.0)
-    centred = (advantages - (advantages * mask).sum() / n_steps) * mask
-    return (centred.square().sum() / n_steps).sqrt() + EPSILON
+    return _centred_and_spread(advantages, mask, axes)[1]
+
+
+def _centred_and_spread(
+    advantages: Tensor, mask: Tensor, axes: tuple[int, ...] | None
+) -> tuple[Tensor, Tensor]:
+    """Advantages less their mean, zero in padding, and their deviation plus 1e-8."""
+    keepdim = axes is not None
+    n_steps = mask.sum(axes, keepdim=keepdim).clamp(min=1.0)
+    mean = (advantages * mask).sum(axes, keepdim=keepdim) / n_steps
+    centred = (advantages - mean) * mask
+    return centred, (centred.square().sum(axes, keepdim=keepdim) / n_steps).sqrt() + EPSILON
 
 
 def _discounted_sums(terms: Tensor, factor: float) -> Tensor:

@@ -3,68 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from metarl_agents.common.argument_checks import check_choice, check_flag, check_number
 from metarl_agents.common.checkpoint.named_callables import callable_name, named_callable
+from metarl_agents.common.policies import MlpPolicy, TabularPolicy
 from metarl_agents.gradient.step_sizes import LARGEST, SMALLEST
 
 POLICY_KWARGS = ("net_arch", "activation_fn", "log_std_init")
 ACTIVATIONS = ("tanh", "relu")
 BASELINES = ("linear", "time", "value", "none")
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    whole: bool = False,
-) -> None:
-    """`TypeError` unless `value` is a number, `ValueError` unless it lies within its bounds.
-
-    :param name: of the argument
-    :param value: what the user gave
-    :param above: the value must be larger
-    :param at_least: the value may not be smaller
-    :param at_most: the value may not be larger
-    :param whole: whether only integers will do
-    """
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{name}={value!r} must be {'an integer' if whole else 'a number'}")
-    bounds = [
-        (above is not None and not value > above, f"above {above}"),
-        (at_least is not None and not value >= at_least, f"at least {at_least}"),
-        (at_most is not None and not value <= at_most, f"at most {at_most}"),
-    ]
-    if not np.isfinite(value) or any(violated for violated, _ in bounds):
-        asked = " and ".join(text for _, text in bounds if not text.endswith("None"))
-        raise ValueError(f"{name}={value!r} must be finite{' and ' if asked else ''}{asked}")
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> None:
-    """`ValueError` unless `value` is one of `choices`.
-
-    :param name: of the argument
-    :param value: what the user gave
-    :param choices: what it may be
-    """
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(
-            f"{name}={value!r} is unknown: choose one of {', '.join(map(repr, choices))}"
-        )
-
-
-def check_flag(name: str, value: Any) -> None:
-    """`TypeError` unless `value` is True or False.
-
-    :param name: of the argument
-    :param value: what the user gave
-    """
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be True or False")
 
 
 def check_learning_rate(value: Any) -> None:
@@ -112,6 +58,28 @@ def checked_policy_kwargs(policy_kwargs: Any) -> dict[str, Any]:
         "activation": name,
         "initial_log_std": float(log_std),
     }
+
+
+def checked_policy(
+    policy_class: type[Any], policy_kwargs: Any
+) -> tuple[type[MlpPolicy] | type[TabularPolicy], dict[str, Any]]:
+    """A policy that can be differentiated through its updates, and its arguments.
+
+    :param policy_class: what the user chose
+    :param policy_kwargs: what the user gave
+    """
+    if issubclass(policy_class, MlpPolicy):
+        return policy_class, checked_policy_kwargs(policy_kwargs)
+    if not issubclass(policy_class, TabularPolicy):
+        raise TypeError(
+            f"policy={policy_class.__name__} cannot be differentiated through its own updates: use "
+            "'MlpPolicy' or 'TabularPolicy'"
+        )
+    if policy_kwargs:
+        raise ValueError(
+            f"policy_kwargs={policy_kwargs!r} go with 'MlpPolicy': a table of logits has no layers"
+        )
+    return policy_class, {}
 
 
 def check_gradient_arguments(agent: Any) -> None:

@@ -11,17 +11,16 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
+from metarl_agents.common.argument_checks import check_choice
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.losses import Reduction
 from metarl_agents.common.policies import Params
-from metarl_agents.common.returns import WeightedEpisodes
-from metarl_agents.gradient.argument_checks import check_choice
+from metarl_agents.common.returns import WeightedEpisodes, deviation
 from metarl_agents.gradient.estimators import MetaEstimator
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
 from metarl_agents.gradient.outer_losses import outer_loss
 from metarl_agents.gradient.score_terms import divided
-from metarl_agents.gradient.step_sizes import policy_part, step_sizes
 
 INNER_LOSSES = ("dice", "dice_baseline", "loaded_dice")
 
@@ -108,26 +107,15 @@ class DiCEMAML(GradientMeta):
         return MetaEstimator(self.inner_loss)
 
     def _inner_weights(self, episodes: EpisodeBatch) -> WeightedEpisodes:
-        weighted = super()._inner_weights(episodes)
         if self.inner_loss == "loaded_dice" or not self.normalize_advantage:
-            return weighted
+            return super()._inner_weights(episodes)
         # Rewards have no advantages' scale of their own; with theirs, inner_lr means the same.
-        raw = self._weighted(episodes, normalize=None).advantages
-        n_steps = weighted.mask.sum((-2, -1), keepdim=True)
-        mean = raw.sum((-2, -1), keepdim=True) / n_steps
-        variance = ((raw - mean) * weighted.mask).square().sum((-2, -1), keepdim=True) / n_steps
-        return divided(weighted, variance.sqrt() + 1e-8)
+        raw = self._weighted(episodes, normalize=None)
+        return divided(raw, deviation(raw.advantages, raw.mask, axes=(-2, -1)))
 
     def _update(self, data: MetaEpisodes) -> dict[str, float]:
         return self._descend(self._task_loss, self._task_batch(data))
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
-        return self.meta_loss(
-            self.network,
-            policy_part(params),
-            task.inner,
-            outer_loss("loglik", self.network, task.outer, reduction=self.loss_reduction),
-            task.coefficients,
-            inner_lr=step_sizes(params, self.inner_lr),
-            reduction=self.loss_reduction,
-        )
+        loss = outer_loss("loglik", self.network, task.outer, reduction=self.loss_reduction)
+        return self._adaptation_loss(params, task, loss)

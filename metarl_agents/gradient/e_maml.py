@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
+from metarl_agents.common.argument_checks import check_choice, check_number
 from metarl_agents.common.losses import Reduction
-from metarl_agents.gradient.argument_checks import check_choice, check_number
 from metarl_agents.gradient.estimators import MetaEstimator, ScoreTerm
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
 from metarl_agents.gradient.score_terms import (
@@ -134,11 +134,10 @@ class EMAML(SurrogateMeta):
         return MetaEstimator("loglik", term, self.score_weight)
 
     def _task_batch(self, data: MetaEpisodes) -> TaskBatch:
-        inner = tuple(self._inner_weights(episodes) for episodes in data.phases[:-1])
         outer, scale = with_one_scale(
             self._weighted(data.phases[-1], normalize=None), self.normalize_advantage
         )
         returns = outer.returns.mean(-1)
         unit = unit_of_credit(outer, scale, self.loss_reduction)
         credit = unit * (returns - compared_with(self.score_baseline, returns))
-        return TaskBatch(inner, outer, credit)
+        return TaskBatch(self._inner_batches(data), outer, credit)

@@ -24,7 +24,7 @@ from typing import Literal, Protocol
 import torch as th
 from torch import Tensor
 
-from metarl_agents.common.inner_loop import InnerLR, adapted_params, step_size
+from metarl_agents.common.inner_loop import InnerLR, adapted_params, learning_rates, step_size
 from metarl_agents.common.losses import INNER_LOSSES, Reduction, episode_log_probs, total_log_prob
 from metarl_agents.common.policies.networks import Params, PolicyNetwork
 from metarl_agents.common.returns import WeightedEpisodes
@@ -97,6 +97,16 @@ class MetaEstimator:
                 "effect of sampling twice, since that surrogate has it in the derivative of the "
                 "inner step: use inner_loss='loglik', or score_term='none'"
             )
+
+    def weight_of_score(self, inner: Sequence[WeightedEpisodes]) -> float:
+        """What multiplies the sum over the episodes of a batch: `score_weight`, 1/N of it or 0.
+
+        :param inner: the K batches of N episodes each
+        """
+        if self.score_term == "none":
+            return 0.0
+        n_episodes = inner[0].mask.shape[-2]
+        return self.score_weight / (n_episodes if self.score_term == "emaml" else 1)
 
     def meta_loss(
         self,
@@ -186,10 +196,7 @@ def meta_loss(
     if estimator.score_term == "none":
         return loss
     credit = coefficient(chain[-1]) if callable(coefficient) else coefficient
-    weight = estimator.score_weight
-    if estimator.score_term == "emaml":
-        weight /= inner[0].mask.shape[-2]
-    return loss - weight * score_surrogate(
+    return loss - estimator.weight_of_score(inner) * score_surrogate(
         network,
         chain[:-1],
         inner,
@@ -233,7 +240,7 @@ def score_surrogate(
     :param reduction: of the inner surrogates
     :param control_variate: v; None for the plain score
     """
-    rates = inner_lr if isinstance(inner_lr, Sequence) else [inner_lr] * len(inner)
+    rates = learning_rates(inner_lr, len(inner))
     total = th.zeros_like(coefficient)
     for params, episodes, rate in zip(chain, inner, rates, strict=True):
         log_probs = episode_log_probs(network, params, episodes)

@@ -1,6 +1,5 @@
 """What all agents that learn an initialisation share: phases of episodes, inner steps, files."""
 
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +12,14 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from torch import Tensor
 
-from metarl_agents.common.baselines import ValueBaseline, weighted_episodes
+from metarl_agents.common.baselines import weighted_episodes
 from metarl_agents.common.checkpoint.named_callables import named_callable
-from metarl_agents.common.collect import collect_task_episodes, envs_per_task, sample_tasks
+from metarl_agents.common.collect import envs_per_task
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.inner_loop import InnerLR, adapted_params
 from metarl_agents.common.losses import Reduction
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
-from metarl_agents.common.meta_algorithm.seeds import draw_seed
+from metarl_agents.common.meta_algorithm.seeds import child_generator, derived_generator, draw_seed
 from metarl_agents.common.meta_gradient import MetaGradient, meta_gradient
 from metarl_agents.common.policies import (
     FunctionalPolicies,
@@ -32,14 +31,11 @@ from metarl_agents.common.policies import (
     TaskPolicies,
 )
 from metarl_agents.common.policies.module import NetworkPolicy
+from metarl_agents.common.policies.ownership import check_one_task, own_policy
 from metarl_agents.common.returns import WeightedEpisodes
-from metarl_agents.common.task_chunks import run_on_threads
-from metarl_agents.gradient.argument_checks import (
-    check_gradient_arguments,
-    checked_policy_kwargs,
-)
+from metarl_agents.gradient.argument_checks import check_gradient_arguments, checked_policy
 from metarl_agents.gradient.estimators import Coefficient, MetaEstimator, OuterLoss
-from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch, descriptors_of, trimmed
+from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
 from metarl_agents.gradient.meta_parameters import (
     Groups,
     MetaParameters,
@@ -47,7 +43,8 @@ from metarl_agents.gradient.meta_parameters import (
     grouped,
 )
 from metarl_agents.gradient.step_baselines import learn_from, make_baseline
-from metarl_agents.gradient.step_sizes import step_sizes
+from metarl_agents.gradient.step_sizes import policy_part, step_sizes
+from metarl_agents.gradient.task_play import adapted_policies, play_tasks
 
 TaskLoss = Callable[[Params, TaskBatch], Tensor | tuple[Tensor, dict[str, Tensor]]]
 
@@ -62,8 +59,8 @@ class GradientMeta(MetaAlgorithm):
 
     ``adapt`` takes one inner step on exactly the episodes it is given, whatever their number.
 
-    :param policy: "MlpPolicy", or "TabularPolicy" (a table of logits) for Discrete observations and
-        actions
+    :param policy: "MlpPolicy", or "TabularPolicy" (a table of logits) for Discrete or MultiDiscrete
+        observations and Discrete actions
     :param env: id, env, vector env or VecEnv of a family that draws tasks
     :param meta_batch_size: M, tasks per meta-iteration (40: Finn, Abbeel, Levine 2017, locomotion)
     :param n_episodes_per_task: E, episodes per task and phase (20: the same)
@@ -220,6 +217,18 @@ class GradientMeta(MetaAlgorithm):
             reduction=reduction,
         )
 
+    def _adaptation_loss(self, params: Params, task: TaskBatch, outer_loss: OuterLoss) -> Tensor:
+        """`meta_loss` of what meta-gradients are taken of, and of the episodes of C tasks."""
+        return self.meta_loss(
+            self.network,
+            policy_part(params),
+            task.inner,
+            outer_loss,
+            task.coefficients,
+            inner_lr=step_sizes(params, self.inner_lr),
+            reduction=self.loss_reduction,
+        )
+
     # What is learned.
 
     def _setup_model(self) -> None:
@@ -231,23 +240,10 @@ class GradientMeta(MetaAlgorithm):
             envs_per_task(self.env.num_envs, self.meta_batch_size, self.n_episodes_per_task)
 
     def _make_learned(self) -> None:
-        if not issubclass(self.policy_class, (MlpPolicy, TabularPolicy)):
-            raise TypeError(
-                f"policy={self.policy_class.__name__} cannot be differentiated through its own "
-                f"updates: use {' or '.join(map(repr, self.policy_aliases))}"
-            )
-        kwargs = checked_policy_kwargs(self.policy_kwargs)
-        if issubclass(self.policy_class, TabularPolicy):
-            kwargs = {}
-            if self.policy_kwargs:
-                raise ValueError(
-                    f"policy_kwargs={self.policy_kwargs!r} go with 'MlpPolicy': a table of logits "
-                    "has no layers"
-                )
+        policy_class, kwargs = checked_policy(self.policy_class, self.policy_kwargs)
         rng = np.random.default_rng(draw_seed(self._rng))
-        self.policy = self.policy_class(
-            self.observation_space, self.action_space, rng=rng, **kwargs
-        ).to(self.device)
+        policy = policy_class(self.observation_space, self.action_space, rng=rng, **kwargs)
+        self.policy = policy.to(self.device)
         self._baseline = make_baseline(
             self.baseline,
             self.observation_space,
@@ -256,7 +252,9 @@ class GradientMeta(MetaAlgorithm):
             dtype=self._dtype,
             from_others=self._separates_episodes,
         )
-        self._learned = MetaParameters(self.policy, self.inner_lr, self.learn_inner_lr)
+        self._learned = MetaParameters(
+            self.policy, self._baseline, self.inner_lr, self.learn_inner_lr
+        )
         self._groups.update(self._initial_extras())
 
     @property
@@ -290,8 +288,8 @@ class GradientMeta(MetaAlgorithm):
         if not hasattr(self, "_learned"):
             raise ValueError("the agent has no policy yet: give it an env, set_env(env)")
         if rng is None:
-            rng = np.random.default_rng([0 if self.seed is None else self.seed, 0])
-        return self._policy(self._theta(), _child(rng))
+            rng = derived_generator(self.seed, 0)
+        return self._policy(self._theta(), child_generator(rng))
 
     def predict(
         self,
@@ -321,14 +319,9 @@ class GradientMeta(MetaAlgorithm):
         :param episodes: of one task
         :param rng: of the new policy's actions
         """
-        own = self._own(policy)
-        if episodes.has_task_axis:
-            raise ValueError(
-                "episodes has a task axis: adapt() takes those of one task, episodes.task(i); "
-                "adapt_tasks() takes those of many"
-            )
-        params = self._stepped([own], [episodes], self._decay(own.n_updates))[0]
-        return self._policy(params, _child(rng), own.n_updates + 1)
+        own = own_policy(policy, self.network)
+        check_one_task(episodes)
+        return adapted_policies(self, [own], [episodes], [rng], decay=self._decay(own))[0]
 
     def adapt_tasks(
         self, policies: TaskPolicies, episodes: EpisodeBatch, *, rngs: Sequence[np.random.Generator]
@@ -339,53 +332,41 @@ class GradientMeta(MetaAlgorithm):
         :param episodes: with leading task axis M
         :param rngs: M generators, one per task
         """
-        own = [self._own(policies[i]) for i in range(policies.n_tasks)]
-        after = self._stepped(own, list(episodes.tasks()), self._decay(own[0].n_updates))
-        return FunctionalPolicy.stack(
-            [
-                self._policy(params, _child(rng), policy.n_updates + 1)
-                for policy, params, rng in zip(own, after, rngs, strict=True)
-            ]
-        )
+        own = [own_policy(policies[i], self.network) for i in range(policies.n_tasks)]
+        batches, decay = list(episodes.tasks()), self._decay(own[0])
+        return FunctionalPolicy.stack(adapted_policies(self, own, batches, rngs, decay=decay))
 
     @property
     def _episodes_per_adaptation(self) -> int:
         return self.n_episodes_per_task
 
-    def _decay(self, n_updates: int) -> float:
-        return self.adapt_lr_decay if n_updates else 1.0
+    def _decay(self, policy: FunctionalPolicy) -> float:
+        return self.adapt_lr_decay if policy.n_updates else 1.0
 
-    def _stepped(
-        self, policies: Sequence[FunctionalPolicy], batches: Sequence[EpisodeBatch], decay: float
+    def _chain(
+        self,
+        theta: Params,
+        inner: Sequence[WeightedEpisodes],
+        *,
+        inner_lr: InnerLR,
+        loss: str | None = None,
+        create_graph: bool = False,
     ) -> list[Params]:
-        """Parameters after one inner step in every task, task by task, without a graph."""
-        rates = self.learned_step_sizes()
-        inner_lr: InnerLR = (
-            {name: decay * rate for name, rate in rates.items()}
-            if isinstance(rates, dict)
-            else decay * rates
+        """Parameters after 0, ..., K inner steps, of the estimator's surrogate or of another."""
+        return adapted_params(
+            self.network,
+            theta,
+            inner,
+            loss=loss or self.estimator.inner_loss,
+            reduction=self.loss_reduction,
+            inner_lr=inner_lr,
+            create_graph=create_graph,
         )
 
-        def stepped(task: int) -> Params:
-            # Without padding that other tasks call for, sums have the same order as alone.
-            batch = trimmed(batches[task]).to(self.device, self._dtype)
-            return adapted_params(
-                self.network,
-                policies[task].params,
-                [self._inner_weights(batch)],
-                loss=self.estimator.inner_loss,
-                reduction=self.loss_reduction,
-                inner_lr=inner_lr,
-                create_graph=False,
-            )[-1]
-
-        after = run_on_threads(stepped, range(len(batches)), n_workers=self.n_workers)
-        if not all(tensor.isfinite().all() for params in after for tensor in params.values()):
-            raise ValueError(
-                f"an inner step with inner_lr={self.inner_lr} gives parameters that are not "
-                "finite: lower inner_lr, or look for rewards or observations that are not finite"
-            )
-        return after
+    def _first_policies(self, n_tasks: int, rng: np.random.Generator) -> FunctionalPolicies:
+        return FunctionalPolicies.shared(
+            self.network, self._theta(), n_tasks, action_space=self.action_space, rng=rng
+        )
 
     def _policy(
         self, params: Params, rng: np.random.Generator, n_updates: int = 0
@@ -394,18 +375,6 @@ class GradientMeta(MetaAlgorithm):
             self.network, params, action_space=self.action_space, rng=rng, n_updates=n_updates
         )
 
-    def _own(self, policy: object) -> FunctionalPolicy:
-        if not isinstance(policy, FunctionalPolicy):
-            raise TypeError(
-                f"policy is a {type(policy).__name__}: pass one from initial_policy() or adapt()"
-            )
-        if policy.network != self.network:
-            raise ValueError(
-                "policy has another network than this agent: pass one from its own "
-                "initial_policy() or adapt()"
-            )
-        return policy
-
     # Meta-training.
 
     def collect(self, callback: BaseCallback) -> MetaEpisodes | None:
@@ -413,33 +382,7 @@ class GradientMeta(MetaAlgorithm):
 
         :param callback: of `learn`
         """
-        assert self.env is not None
-        rng = np.random.default_rng(self._begin_collect())
-        tasks = sample_tasks(self.env, self.meta_batch_size, seed=draw_seed(rng))
-        policies = FunctionalPolicies.shared(
-            self.network, self._theta(), len(tasks), action_space=self.action_space, rng=_child(rng)
-        )
-        phases: list[EpisodeBatch] = []
-        for step in range(self.n_inner_steps + 1):
-            episodes = collect_task_episodes(
-                self.env,
-                policies,
-                self.n_episodes_per_task,
-                tasks=tasks,
-                seed=draw_seed(rng),
-                on_step=self._step_hook(callback),
-                dtype=self._dtype,
-            )
-            if episodes is None:
-                return None
-            phases.append(episodes.to(self.device))
-            if step < self.n_inner_steps:
-                own = [policies[i] for i in range(len(tasks))]
-                after = self._stepped(own, list(episodes.tasks()), decay=1.0)
-                policies = FunctionalPolicy.stack(
-                    [self._policy(params, _child(rng), step + 1) for params in after]
-                )
-        return MetaEpisodes(tuple(phases), descriptors_of(tasks), draw_seed(rng))
+        return play_tasks(self, callback)
 
     def train(self, data: MetaEpisodes) -> dict[str, float]:
         """One meta-update.
@@ -459,9 +402,11 @@ class GradientMeta(MetaAlgorithm):
 
         :param data: of one meta-iteration
         """
-        inner = tuple(self._inner_weights(episodes) for episodes in data.phases[:-1])
         outer = self._weighted(data.phases[-1], normalize="task")
-        return TaskBatch(inner, outer, th.zeros_like(outer.returns[:, 0]))
+        return TaskBatch(self._inner_batches(data), outer, th.zeros_like(outer.returns[:, 0]))
+
+    def _inner_batches(self, data: MetaEpisodes) -> tuple[WeightedEpisodes, ...]:
+        return tuple(self._inner_weights(episodes) for episodes in data.phases[:-1])
 
     def _inner_weights(self, episodes: EpisodeBatch) -> WeightedEpisodes:
         return self._weighted(episodes, normalize="task")
@@ -496,7 +441,7 @@ class GradientMeta(MetaAlgorithm):
             if epoch == 0:
                 logs = {
                     "loss": float(found.losses.mean()),
-                    "grad_norm": gradient_norm(found.gradient),
+                    "grad_norm": found.norm,
                 }
             self._learned.descend(found.gradient, self._learning_rate())
         return logs
@@ -504,8 +449,7 @@ class GradientMeta(MetaAlgorithm):
     def _meta_gradient(self, task_loss: TaskLoss, batch: TaskBatch) -> MetaGradient | None:
         """The gradient of the mean loss; None, counted and warned of, where it is not finite."""
         found = meta_gradient(task_loss, self._learned.outer(), batch, n_workers=self.n_workers)
-        # Adam remembers squares: they must be finite, too.
-        if bool(found.losses.isfinite().all()) and math.isfinite(gradient_norm(found.gradient)):
+        if found.is_finite:
             return found
         if self._n_skipped_updates == 0:
             warnings.warn(
@@ -524,32 +468,11 @@ class GradientMeta(MetaAlgorithm):
 
     # Files.
 
-    def _all_groups(self) -> Groups:
-        baseline = self._baseline.state() if isinstance(self._baseline, ValueBaseline) else {}
-        return {**self._learned.all_groups(), "baseline": baseline}
-
     def _learned_state(self) -> dict[str, Tensor]:
-        return flat_names(self._all_groups()) if hasattr(self, "_learned") else {}
+        return flat_names(self._learned.all_groups()) if hasattr(self, "_learned") else {}
 
     def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
-        if not hasattr(self, "_learned"):
-            if state:
-                raise ValueError("the agent has no policy yet: give it an env, set_env(env)")
-            return
-        groups = grouped(state, self._all_groups())
-        baseline = groups.pop("baseline")
-        if isinstance(self._baseline, ValueBaseline):
-            self._baseline.restore(baseline)
-        self._learned.set_groups(groups)
-
-
-def _child(rng: np.random.Generator) -> np.random.Generator:
-    return np.random.default_rng(int(rng.integers(2**63)))
-
-
-def gradient_norm(gradient: Params) -> float:
-    """The Euclidean norm of all tensors together.
-
-    :param gradient: by name
-    """
-    return float(sum(tensor.square().sum() for tensor in gradient.values()) ** 0.5)
+        if hasattr(self, "_learned"):
+            self._learned.set_groups(grouped(state, self._learned.all_groups()))
+        elif state:
+            raise ValueError("the agent has no policy yet: give it an env, set_env(env)")

@@ -6,6 +6,7 @@ import torch as th
 from torch import Tensor
 
 from metarl_agents.common.adam import AdamState, adam_step, initial_adam_state
+from metarl_agents.common.baselines import Baseline, ValueBaseline
 from metarl_agents.common.policies import Params
 from metarl_agents.common.policies.module import NetworkPolicy
 from metarl_agents.gradient.step_sizes import initial_log_step_sizes, policy_part, within_bounds
@@ -16,13 +17,22 @@ Groups = dict[str, Params]
 class MetaParameters:
     """The initialisation theta, its step sizes where they are learned, and Adam's memory of both.
 
+    A baseline that is learned is kept in files with them, though it learns by itself.
+
     :param policy: the module that holds theta, which is updated in place
+    :param baseline: of returns
     :param inner_lr: the first step size
     :param learn_inner_lr: "tensor", "element" or None; see :func:`.initial_log_step_sizes`
     """
 
-    def __init__(self, policy: NetworkPolicy, inner_lr: float, learn_inner_lr: str | None) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        policy: NetworkPolicy,
+        baseline: Baseline,
+        inner_lr: float,
+        learn_inner_lr: str | None,
+    ) -> None:
+        self.policy, self.baseline = policy, baseline
         theta = self.theta()
         step_sizes = initial_log_step_sizes(theta, inner_lr, learn_inner_lr)
         adam = initial_adam_state({**theta, **step_sizes})
@@ -73,16 +83,20 @@ class MetaParameters:
         groups["adam_square"] = {**groups["adam_square"], **memory.square}
 
     def all_groups(self) -> Groups:
-        """Every learned tensor by group and name; theta is the group "policy"."""
-        return {"policy": {n: t.detach() for n, t in self.policy.params().items()}, **self.groups}
+        """Every learned tensor by group and name, with theta as "policy", and "baseline"."""
+        theta = {name: tensor.detach() for name, tensor in self.policy.params().items()}
+        baseline = self.baseline.state() if isinstance(self.baseline, ValueBaseline) else {}
+        return {"policy": theta, **self.groups, "baseline": baseline}
 
     def set_groups(self, groups: Groups) -> None:
         """Takes over what `all_groups` returned.
 
         :param groups: with its names
         """
+        if isinstance(self.baseline, ValueBaseline):
+            self.baseline.restore(groups["baseline"])
         self.set_outer({**groups["policy"], **groups["step_sizes"]})
-        self.groups = {name: tensors for name, tensors in groups.items() if name != "policy"}
+        self.groups = {name: groups[name] for name in self.groups}
 
 
 def flat_names(groups: Groups) -> dict[str, Tensor]:

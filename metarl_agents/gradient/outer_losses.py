@@ -14,8 +14,6 @@ from metarl_agents.common.losses import (
 from metarl_agents.common.policies import Params, PolicyNetwork
 from metarl_agents.common.returns import WeightedEpisodes
 
-OUTER_LOSSES = ("loglik", "ratio", "clip")
-
 
 def outer_loss(
     kind: str,

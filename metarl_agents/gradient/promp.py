@@ -11,12 +11,11 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from metarl_agents.common.inner_loop import adapted_params
+from metarl_agents.common.argument_checks import check_flag, check_number
 from metarl_agents.common.losses import Reduction, mean_kl
 from metarl_agents.common.meta_gradient import task_map
 from metarl_agents.common.policies import Params
 from metarl_agents.gradient.adaptive_kl import followed_coefficients
-from metarl_agents.gradient.argument_checks import check_flag, check_number
 from metarl_agents.gradient.estimators import ESTIMATORS, MetaEstimator
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
@@ -145,7 +144,7 @@ class ProMP(GradientMeta):
         return learned if self.adaptive_kl else th.full_like(learned, self.kl_coef)
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
-        chain = self._chain(params, task, create_graph=True)
+        chain = self._chain_again(params, task, create_graph=True)
         surrogate = outer_loss(
             "clip",
             self.network,
@@ -156,15 +155,15 @@ class ProMP(GradientMeta):
         weights = self._coefficients().to(surrogate.dtype)
         return surrogate + (weights * self._inner_kl(chain, task)).mean(-1)
 
-    def _chain(self, params: Params, task: TaskBatch, *, create_graph: bool) -> list[Params]:
-        """Parameters after 0, ..., K inner steps on the stored episodes."""
-        return adapted_params(
-            self.network,
+    def _chain_again(
+        self, params: Params, task: TaskBatch, *, create_graph: bool = False
+    ) -> list[Params]:
+        """Parameters after the inner steps on the stored episodes, over what sampled them."""
+        return self._chain(
             policy_part(params),
             task.inner,
-            loss="ratio",
-            reduction=self.loss_reduction,
             inner_lr=step_sizes(params, self.inner_lr),
+            loss="ratio",
             create_graph=create_graph,
         )
 
@@ -189,7 +188,7 @@ class ProMP(GradientMeta):
         params = self._learned.outer()
 
         def of_task(task: TaskBatch) -> Tensor:
-            return self._inner_kl(self._chain(params, task, create_graph=False), task)
+            return self._inner_kl(self._chain_again(params, task), task)
 
         with th.no_grad():
             return th.stack(task_map(of_task, batch, n_workers=self.n_workers)).mean(0)

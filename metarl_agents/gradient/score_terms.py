@@ -75,10 +75,10 @@ def moved_average(average: float | None, returns: Tensor, decay: float = 0.9) ->
 
 
 def divided(episodes: WeightedEpisodes, scale: Tensor) -> WeightedEpisodes:
-    """Episodes whose advantages, and the rewards and baselines of DiCE, are divided by a number.
+    """Episodes whose advantages, and the rewards and baselines of DiCE, are divided by a scale.
 
     :param episodes: any leading axes
-    :param scale: ()
+    :param scale: (), or one that broadcasts to (..., E, T)
     """
     return episodes._replace(
         advantages=episodes.advantages / scale,

@@ -5,20 +5,18 @@ meta-reinforcement learning", https://arxiv.org/abs/2002.05135.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
+from metarl_agents.common.argument_checks import check_choice, check_flag, check_number
 from metarl_agents.common.episodes import EpisodeBatch
-from metarl_agents.common.inner_loop import adapted_params
 from metarl_agents.common.losses import Reduction
 from metarl_agents.common.meta_gradient import meta_gradient, task_map
 from metarl_agents.common.policies import Params
 from metarl_agents.common.returns import WeightedEpisodes, deviation
-from metarl_agents.gradient.argument_checks import check_choice, check_flag, check_number
 from metarl_agents.gradient.estimators import ESTIMATORS, MetaEstimator, OuterLoss
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
@@ -156,10 +154,9 @@ class SGMRL(GradientMeta):
         return divided(self._weighted(episodes, normalize=None), scale.to(self._dtype))
 
     def _update(self, data: MetaEpisodes) -> dict[str, float]:
-        inner = tuple(self._inner_weights(episodes) for episodes in data.phases[:-1])
         raw = self._weighted(data.phases[-1], normalize=None)
         outer, scale = with_one_scale(raw, self.normalize_advantage)
-        batch = TaskBatch(inner, outer, th.zeros_like(outer.returns[:, 0]))
+        batch = TaskBatch(self._inner_batches(data), outer, th.zeros_like(outer.returns[:, 0]))
         unit = unit_of_credit(outer, scale, self.loss_reduction)
         compared = outer.returns.mean(-1) - self._foretold(batch) / unit
         value, is_known = self._groups["score"]["average"].tolist()
@@ -185,12 +182,9 @@ class SGMRL(GradientMeta):
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
         direction = self._groups["control_variate"]
-        meta_loss = (
-            partial(self.estimator.meta_loss, control_variate=direction)
-            if direction
-            else self.meta_loss
-        )
-        return meta_loss(
+        if not direction:
+            return self._adaptation_loss(params, task, self._outer_loss(task))
+        return self.estimator.meta_loss(
             self.network,
             policy_part(params),
             task.inner,
@@ -198,6 +192,7 @@ class SGMRL(GradientMeta):
             task.coefficients,
             inner_lr=step_sizes(params, self.inner_lr),
             reduction=self.loss_reduction,
+            control_variate=direction,
         )
 
     def _outer_loss(self, task: TaskBatch) -> OuterLoss:
@@ -208,9 +203,10 @@ class SGMRL(GradientMeta):
         direction, theta = self._groups["control_variate"], self._theta()
         if not direction:
             return th.zeros_like(batch.coefficients)
+        inner_lr = self.learned_step_sizes()
 
         def of_task(task: TaskBatch) -> Tensor:
-            after = self._adapted(theta, task)
+            after = self._chain(theta, task.inner, inner_lr=inner_lr)[-1]
             return th.stack(
                 [(v * (after[name] - theta[name])).sum() for name, v in direction.items()]
             ).sum()
@@ -236,14 +232,3 @@ class SGMRL(GradientMeta):
         found = meta_gradient(first_order, self._theta(), batch, n_workers=self.n_workers)
         # The first-order meta-gradient is the gradient after adaptation, of a loss.
         return {name: -tensor for name, tensor in found.gradient.items()}
-
-    def _adapted(self, theta: Params, task: TaskBatch) -> Params:
-        return adapted_params(
-            self.network,
-            theta,
-            task.inner,
-            loss="loglik",
-            reduction=self.loss_reduction,
-            inner_lr=self.learned_step_sizes(),
-            create_graph=False,
-        )[-1]

@@ -67,3 +67,14 @@ def step_sizes(params: Params, inner_lr: float) -> float | Params:
         if name.startswith(PREFIX)
     }
     return learned or inner_lr
+
+
+def scaled(rates: float | Params, factor: float) -> float | Params:
+    """Step sizes times a factor.
+
+    :param rates: one for all, or one of every tensor
+    :param factor: such as 0.5
+    """
+    if isinstance(rates, dict):
+        return {name: factor * rate for name, rate in rates.items()}
+    return factor * rates

@@ -8,18 +8,17 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
+from metarl_agents.common.argument_checks import check_choice, check_number
 from metarl_agents.common.fisher import meta_fisher_product
-from metarl_agents.common.inner_loop import adapted_params
 from metarl_agents.common.losses import Reduction, mean_kl
 from metarl_agents.common.meta_gradient import task_map
 from metarl_agents.common.policies import Params
 from metarl_agents.common.solvers import TrustRegionStep, trust_region_step
-from metarl_agents.gradient.argument_checks import check_choice, check_number
 from metarl_agents.gradient.estimators import score_surrogate
-from metarl_agents.gradient.gradient_meta import GradientMeta, TaskLoss, gradient_norm
+from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
 from metarl_agents.gradient.outer_losses import outer_loss
-from metarl_agents.gradient.step_sizes import policy_part, step_sizes
+from metarl_agents.gradient.step_sizes import policy_part
 
 OUTER_STEPS = ("trpo", "ppo", "vpg")
 LOSS_OF_STEP = {"trpo": "ratio", "ppo": "clip", "vpg": "loglik"}
@@ -134,30 +133,20 @@ class SurrogateMeta(GradientMeta):
         if self.outer == "trpo":
             return self._trust_region_update(batch, np.random.default_rng(data.seed))
         n_epochs = self.n_epochs if self.outer == "ppo" else 1
-        return self._descend(self._task_loss(), batch, n_epochs)
+        return self._descend(self._task_loss, batch, n_epochs)
 
-    def _task_loss(self) -> TaskLoss:
-        def task_loss(params: Params, task: TaskBatch) -> Tensor:
-            return self.meta_loss(
-                self.network,
-                policy_part(params),
-                task.inner,
-                outer_loss(
-                    LOSS_OF_STEP[self.outer],
-                    self.network,
-                    task.outer,
-                    reduction=self.loss_reduction,
-                    clip_range=self.clip_range,
-                ),
-                task.coefficients,
-                inner_lr=step_sizes(params, self.inner_lr),
-                reduction=self.loss_reduction,
-            )
-
-        return task_loss
+    def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
+        loss = outer_loss(
+            LOSS_OF_STEP[self.outer],
+            self.network,
+            task.outer,
+            reduction=self.loss_reduction,
+            clip_range=self.clip_range,
+        )
+        return self._adaptation_loss(params, task, loss)
 
     def _trust_region_update(self, batch: TaskBatch, rng: np.random.Generator) -> dict[str, float]:
-        found = self._meta_gradient(self._task_loss(), batch)
+        found = self._meta_gradient(self._task_loss, batch)
         if found is None:
             return {}
         step = self._trust_region_step(policy_part(found.gradient), batch, rng)
@@ -168,7 +157,7 @@ class SurrogateMeta(GradientMeta):
             self._learned.descend(found.gradient, self._learning_rate(), only=learned)
         return {
             "loss": float(found.losses.mean()),
-            "grad_norm": gradient_norm(found.gradient),
+            "grad_norm": found.norm,
             "loss_after": step.loss,
             "kl": step.kl,
             "step_fraction": step.step_fraction,
@@ -207,21 +196,13 @@ class SurrogateMeta(GradientMeta):
         inner_lr, estimator = self.learned_step_sizes(), self.estimator
 
         def of_task(task: TaskBatch) -> Tensor:
-            chain = adapted_params(
-                self.network,
-                theta,
-                task.inner,
-                loss=estimator.inner_loss,
-                reduction=self.loss_reduction,
-                inner_lr=inner_lr,
-                create_graph=False,
-            )
+            chain = self._chain(theta, task.inner, inner_lr=inner_lr)
             outer = task.outer
             loss = outer_loss("ratio", self.network, outer, reduction=self.loss_reduction)(
                 chain[-1]
             )
             if estimator.score_term != "none":
-                loss = loss - self._score_weight() * score_surrogate(
+                loss = loss - estimator.weight_of_score(task.inner) * score_surrogate(
                     self.network,
                     chain[:-1],
                     task.inner,
@@ -238,7 +219,3 @@ class SurrogateMeta(GradientMeta):
         with th.no_grad():
             loss, kl = th.stack(task_map(of_task, batch, n_workers=self.n_workers)).mean(0)
         return loss, kl
-
-    def _score_weight(self) -> float:
-        share = self.n_episodes_per_task if self.estimator.score_term == "emaml" else 1
-        return self.estimator.score_weight / share

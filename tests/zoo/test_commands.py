@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from zoo.cli import main
 from zoo.config import TrainConfig
-from zoo.experiment import load_run, train_run
+from zoo.runs import load_run, train_run
 
 ENV = "metarl/RecommendationSmall-v0"
 SHORT = ("n_episodes_per_task=4", "n_exploration_tasks=2")

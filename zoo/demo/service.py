@@ -10,6 +10,7 @@ from metarl_agents import MTSRL
 from metarl_agents.bayesian.linear_gaussian import posterior
 from metarl_agents.bayesian.linear_q_policy import LinearQPolicy
 from metarl_agents.common.collect import collect_episodes
+from metarl_agents.common.meta_algorithm.seeds import draw_seed
 from metarl_agents.common.policies import stack_policies
 from metarl_agents.common.vec_env import as_vec_env
 
@@ -73,9 +74,7 @@ def serve_customers(
     policy = agent.initial_policy(rng=rng)
     earned = []
     for customer in range(1, n_customers + n_more + 1):
-        batch = collect_episodes(
-            venv, stack_policies([policy]), 1, seed=int(rng.integers(2**31 - 1))
-        ).task(0)
+        batch = collect_episodes(venv, stack_policies([policy]), 1, seed=draw_seed(rng)).task(0)
         if customer <= n_customers:
             _tell(customer, policy, batch, console)
         policy = agent.adapt(policy, batch, rng=rng)

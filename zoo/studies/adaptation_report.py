@@ -30,6 +30,16 @@ def names_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["run"] for row in rows))
 
 
+def rows_of(rows: Rows, name: str) -> list[Mapping[str, Any]]:
+    """
+    The rows of a run, of all its seeds.
+
+    :param rows: of the table
+    :param name: of the run
+    """
+    return [row for row in rows if row["run"] == name]
+
+
 def protocols_of(rows: Rows) -> list[str]:
     """
     The ways in which they were evaluated.
@@ -48,8 +58,8 @@ def scores(rows: Rows, name: str, protocol: str) -> np.ndarray:
     :param protocol: of the evaluation
     """
     found: dict[tuple[int, int], list[float]] = {}
-    for row in rows:
-        if row["run"] == name and row.get("protocol") == protocol:
+    for row in rows_of(rows, name):
+        if row.get("protocol") == protocol:
             by_task = [float(value) for value in str(row["by_task"]).split()]
             found[int(row["seed"]), int(row["step"])] = by_task
     if not found:
@@ -98,7 +108,7 @@ def adaptation_grid(rows: Rows, protocol: str, *, beside: Mapping[str, Sequence[
         cells = [interval_text(Interval(*each)) for each in zip(*curve, strict=True)]
         cells += [""] * (n_steps - len(cells))
         n_seeds = str(len(scores(rows, name, protocol)))
-        lines.append((name, n_seeds, _number(_last_median(rows, name, protocol)), *cells))
+        lines.append((name, n_seeds, _number(median_of_seeds(rows, name, protocol, -1)), *cells))
     for source, values in beside.items():
         cells = [f"{value:g}" for value in values[:n_steps]]
         lines.append((source, "", "", *cells, *[""] * (n_steps - len(cells))))
@@ -241,8 +251,8 @@ def _draw_split(rows: Rows, path: Path, mark: str, title: str, axis: str) -> Non
 def _draw_training(panel: Any, rows: Rows) -> None:
     for name in names_of(rows):
         points: dict[int, list[float]] = {}
-        for row in rows:
-            if row["run"] == name and row["step"] == "K":
+        for row in rows_of(rows, name):
+            if row["step"] == "K":
                 points.setdefault(int(row["iteration"]), []).append(float(row["return"]))
         places = sorted(points)
         panel.plot(places, [np.median(points[place]) for place in places], label=name, linewidth=1)
@@ -258,7 +268,3 @@ def _draw_level(panel: Any, level: tuple[str, float] | None) -> None:
 
 def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def _last_median(rows: Rows, name: str, protocol: str) -> float:
-    return median_of_seeds(rows, name, protocol, -1)

@@ -4,11 +4,10 @@ The objective J_N is the expected return after K inner steps on N sampled episod
 of two states and two actions are so small that all batches can be enumerated: the gradient of J_N
 is exact wherever a run is looked at, whatever estimator moves it.
 
-Shapes: C replicates times tasks, R replicates, N episodes, H stages, L trajectories, S states, A
-actions.
+Shapes: R replicates, N episodes, H stages, S states, A actions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ import torch as th
 from torch import Tensor
 
 from metarl_agents.common.inner_loop import adapted_params
-from metarl_agents.common.policies import Params, TabularNetwork
-from metarl_agents.common.returns import WeightedEpisodes, discounted_returns
+from metarl_agents.common.policies import Params
+from metarl_agents.common.returns import WeightedEpisodes
 from metarl_agents.gradient import certify_meta_gradient
-from metarl_agents.gradient.enumeration import all_trajectories
 from metarl_agents.gradient.estimators import ESTIMATORS
+from metarl_agents.gradient.outer_losses import outer_loss
+from metarl_agents.gradient.tabular_adaptation import AdaptationSettings, TabularAdaptation
 from metarl_envs.tabular import FiniteMDP
 from zoo.studies.study import Context, Row, Run
 
@@ -97,111 +97,65 @@ class SampledAscent:
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         self.estimator = ESTIMATORS[config["estimator"]]
-        self.n_episodes, self.n_inner_steps = config["n_episodes"], config["n_inner_steps"]
-        self.inner_lr, self.step_size = config["inner_lr"], config["step_size"]
-        self.samplers = [TrajectorySampler(mdp) for mdp in tasks()]
-        self.generator = th.Generator().manual_seed(seed)
+        self.settings, self.step_size = AdaptationSettings(**_inner(config)), config["step_size"]
         start = th.tensor(START, dtype=th.float64)
+        self.tasks = [TabularAdaptation(mdp, start, self.settings) for mdp in tasks()]
+        self.generator = th.Generator().manual_seed(seed)
         self.logits = start.repeat(config["n_replicates"], 1, 1)
         """theta of every replicate, (R, S, A)"""
 
     @property
     def n_episodes_per_iteration(self) -> int:
         """Of all tasks, inner and outer ones."""
-        return len(self.samplers) * self.n_episodes * (self.n_inner_steps + 1)
+        return len(self.tasks) * self.settings.n_episodes * (self.settings.n_inner_steps + 1)
 
     def step(self) -> None:
         """One meta-iteration of every replicate."""
-        gradients = [self._gradient(sampler) for sampler in self.samplers]
+        gradients = [self._gradient(task) for task in self.tasks]
         self.logits = self.logits - self.step_size * th.stack(gradients).mean(0)
 
-    def _gradient(self, sampler: "TrajectorySampler") -> Tensor:
+    def _gradient(self, task: TabularAdaptation) -> Tensor:
         """Of the surrogate in one task, (R, S, A)."""
-        network = sampler.network
+        inner_lr, reduction = self.settings.inner_lr, self.settings.reduction
         params, inner = {"logits": self.logits}, []
-        for _ in range(self.n_inner_steps):
-            inner.append(sampler.sample(params, self.n_episodes, self.generator))
+        for _ in range(self.settings.n_inner_steps):
+            inner.append(self._sampled(task, params))
             params = adapted_params(
-                network,
+                task.network,
                 params,
                 inner[-1:],
-                reduction="sum",
-                inner_lr=self.inner_lr,
+                reduction=reduction,
+                inner_lr=inner_lr,
                 create_graph=False,
             )[-1]
-        outer = sampler.sample(params, self.n_episodes, self.generator)
+        outer = self._sampled(task, params)
         leaf = self.logits.clone().requires_grad_()
         losses = self.estimator.meta_loss(
-            network,
+            task.network,
             {"logits": leaf},
             inner,
-            _policy_gradient_loss(network, outer),
+            outer_loss("loglik", task.network, outer, reduction=reduction),
             outer.returns.mean(-1),
-            inner_lr=self.inner_lr,
-            reduction="sum",
+            inner_lr=inner_lr,
+            reduction=reduction,
         )
         (gradient,) = th.autograd.grad(losses.sum(), leaf)
         return gradient
 
+    def _sampled(self, task: TabularAdaptation, params: Params) -> WeightedEpisodes:
+        """N episodes of the policy of every replicate, (R, N, H)."""
+        chances, n = task.trajectory_probabilities(params), self.settings.n_episodes
+        picks = th.multinomial(chances, n, replacement=True, generator=self.generator)
+        return task.weighted(picks, params)
 
-class TrajectorySampler:
+
+def running_minimum(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """
-    Draws episodes of a small task from the list of all that can happen.
+    The smallest squared norm of the gradient so far, in order of the iterations.
 
-    :param mdp: the task
+    :param rows: of one replicate of one run
     """
-
-    def __init__(self, mdp: FiniteMDP) -> None:
-        self.network = TabularNetwork(mdp.n_states, mdp.n_actions)
-        self.discount = float(mdp.discount)
-        self.trajectories = all_trajectories(mdp)
-        self.horizon = self.trajectories.states.shape[-1]
-
-    def sample(self, params: Params, n_episodes: int, generator: th.Generator) -> WeightedEpisodes:
-        """
-        N episodes of each of C policies, (C, N, H).
-
-        :param params: with a leading axis C
-        :param n_episodes: N
-        :param generator: of the draws
-        """
-        every = self.trajectories
-        log_policy = params["logits"].log_softmax(-1)[:, every.states, every.actions]  # (C, L, H)
-        chances = every.environment_probabilities * log_policy.sum(-1).exp()
-        picks = th.multinomial(chances, n_episodes, replacement=True, generator=generator)
-        rewards, mask = every.rewards[picks], th.ones_like(every.rewards[picks])
-        discounts = self.discount ** th.arange(self.horizon, dtype=th.float64)
-        to_go = discounts * discounted_returns(rewards, mask, self.discount)
-        observations = every.states[picks][..., None].double()
-        rows = self.network.dist_params(params, observations.flatten(1, 2))
-        dist_params = rows.unflatten(1, picks.shape[1:] + (self.horizon,))
-        actions = every.actions[picks][..., None]
-        return WeightedEpisodes(
-            observations=observations,
-            actions=actions,
-            mask=mask,
-            dist_params=dist_params,
-            log_probs=self.network.distribution.log_prob(dist_params, actions),
-            advantages=to_go,
-            rewards=discounts * rewards,
-            baselines=th.zeros_like(rewards),
-            returns=to_go[..., 0],
-        )
-
-
-def _policy_gradient_loss(
-    network: TabularNetwork, outer: WeightedEpisodes
-) -> Callable[[Params], Tensor]:
-    """(C,), minus the sum over time, mean over episodes, of log-probabilities times advantages."""
-    shape = outer.mask.shape[1:]
-    observations = outer.observations.flatten(1, 2)
-
-    def loss(params: Params) -> Tensor:
-        rows = network.dist_params(params, observations).unflatten(1, shape)
-        log_probs = network.distribution.log_prob(rows, outer.actions)
-        return -(log_probs * outer.advantages).sum(-1).mean(-1)
-
-    return loss
+    return np.asarray(np.minimum.accumulate([float(r["squared_norm"]) for r in _in_order(rows)]))
 
 
 def samples_to_reach(
@@ -213,9 +167,8 @@ def samples_to_reach(
     :param rows: of one replicate of one run
     :param levels: of the gradient's norm
     """
-    ordered = sorted(rows, key=lambda row: int(row["iteration"]))
-    norms = np.minimum.accumulate([float(row["squared_norm"]) for row in ordered]) ** 0.5
-    n_samples = np.array([float(row["n_episodes"]) for row in ordered])
+    norms = running_minimum(rows) ** 0.5
+    n_samples = np.array([float(row["n_episodes"]) for row in _in_order(rows)])
     return {
         level: float(n_samples[np.argmax(norms <= level)]) if norms[-1] <= level else np.inf
         for level in levels
@@ -236,6 +189,10 @@ def fitted_exponent(levels: Sequence[float], samples: Sequence[float]) -> float:
         return float("nan")
     x, y = np.log(np.array(pairs)).T
     return float(-np.polyfit(x, y, 1)[0])
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(rows, key=lambda row: int(row["iteration"]))
 
 
 def _inner(config: Mapping[str, Any]) -> dict[str, Any]:

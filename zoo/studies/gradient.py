@@ -140,7 +140,7 @@ def halfcheetah_dir(options: Options) -> Study:
     numbers, and MAML.
     """
     names = ("ProMP, 20 tasks, Adam 3e-3", "ProMP", "MAML (TRPO)")
-    return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 250)
+    return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 380)
 
 
 def halfcheetah_vel(options: Options) -> Study:

@@ -8,7 +8,8 @@ import numpy as np
 
 from metarl_agents.common.evaluation.intervals import Interval
 from zoo.report import Grid, interval_text
-from zoo.studies.adaptation_report import Rows, curve_of, names_of, protocols_of
+from zoo.studies.adaptation_report import Rows, curve_of, names_of, protocols_of, rows_of
+from zoo.studies.convergence import running_minimum
 
 _EQUAL, _HALVED = "equal steps", "later steps halved"
 _FINN = "Finn et al. (2017)"
@@ -102,16 +103,10 @@ def vanishes(rows: Rows, name: str, other: str) -> Finding | None:
     :param name: of the run that should reach a stationary point
     :param other: of the run that should not
     """
-    norms = []
-    for each in (name, other):
-        own = sorted(
-            (row for row in rows if row["run"] == each), key=lambda row: int(row["iteration"])
-        )
-        if not own:
-            return None
-        squared = [float(row["squared_norm"]) for row in own]
-        norms.append(min(squared) / squared[0])
-    ours, theirs = norms
+    if not {name, other} <= set(names_of(rows)):
+        return None
+    minima = [running_minimum(rows_of(rows, each)) for each in (name, other)]
+    ours, theirs = (float(minimum[-1] / minimum[0]) for minimum in minima)
     found = f"squared norm down to {ours:.1e} of the first, against {theirs:.1e}"
     if ours <= _SMALLER * theirs:
         return Finding(found, "reproduced")

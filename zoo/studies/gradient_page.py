@@ -2,12 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.report import Grid
-from zoo.studies.adaptation_report import Rows, names_of
+from zoo.report import Grid, titled
+from zoo.studies.adaptation_report import Rows, names_of, rows_of
 from zoo.studies.gradient import GROUPS, Options
 from zoo.studies.gradient_claims import claims_grid
 from zoo.studies.gradient_report import IMAGES, RESULTS, grids_of
@@ -76,7 +76,7 @@ def runs_grid(study: Study, rows: Rows, stamps: Stamps) -> Grid:
     planned: dict[str, list[Run]] = {}
     for run in study.runs:
         planned.setdefault(run.name, []).append(run)
-    done = {name: len({str(row["seed"]) for row in _of(rows, name)}) for name in names_of(rows)}
+    done = {name: len({str(row["seed"]) for row in rows_of(rows, name)}) for name in names_of(rows)}
     lines = []
     for name in dict.fromkeys([*planned, *done]):
         runs = planned.get(name, [])
@@ -104,15 +104,11 @@ def _parts(group: str, results: Path, images: Path) -> list[str]:
     if any(row[1:2] + row[3:4] != row[2:3] + row[4:] for row in runs.rows):
         parts.append("**Not as planned**: the runs are fewer or of other lengths, see below.")
     for grid in (*([claims] if claims else []), runs, *grids_of(group, rows)):
-        parts += [f"**{grid.title}**", grid.markdown()]
+        parts.append(titled(grid))
     picture = images / f"gradient_{group}.png"
     if picture.exists():
         parts.append(f"![{title}](images/{picture.name})")
     return parts
-
-
-def _of(rows: Rows, name: str) -> Sequence[Mapping[str, Any]]:
-    return [row for row in rows if row["run"] == name]
 
 
 def _length(budget: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 
 from zoo.report import Grid, new_figure, save_png
 from zoo.studies import adaptation_report as adaptation
-from zoo.studies.adaptation_report import Rows, median_of_seeds, names_of
-from zoo.studies.convergence import fitted_exponent, samples_to_reach
+from zoo.studies.adaptation_report import Rows, median_of_seeds, names_of, rows_of
+from zoo.studies.convergence import fitted_exponent, running_minimum, samples_to_reach
 
 RESULTS, IMAGES = Path("zoo/results"), Path("docs/images")
 QUICK_BARS: Mapping[str, float] = {
@@ -72,18 +72,6 @@ def draw(group: str, rows: Rows, folder: Path = IMAGES) -> Path:
     return path
 
 
-def write_tables(path: Path, grids: Sequence[Grid]) -> None:
-    """
-    Write tables as Markdown.
-
-    :param path: the file
-    :param grids: the tables
-    """
-    tables = "\n\n".join(f"**{grid.title}**\n\n{grid.markdown()}" for grid in grids)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tables + "\n", encoding="utf-8")
-
-
 def convergence_grid(rows: Rows) -> Grid:
     """
     Norms that exact ascents end with, episodes that sampled ones need, and the fitted exponent.
@@ -92,8 +80,8 @@ def convergence_grid(rows: Rows) -> Grid:
     """
     lines = []
     for method in _methods(rows):
-        exact = _named(rows, f"{method}, exact")
-        start, end = _squared_norms(exact)[[0, -1]] if exact else (np.nan, np.nan)
+        exact = rows_of(rows, f"{method}, exact")
+        start, end = running_minimum(exact)[[0, -1]] if exact else (np.nan, np.nan)
         levels = [level * start**0.5 for level in _LEVELS]
         best = _best_samples(rows, method, levels)
         cells = [f"{n:,.0f}" if np.isfinite(n) else "not reached" for n in best]
@@ -123,9 +111,9 @@ def draw_convergence(rows: Rows, path: Path) -> None:
     for method in _methods(rows):
         style = "-" if method.startswith("sgmrl") else "--"
         colour = f"C{int(method.rpartition('=')[2]) - 1}"
-        exact = _named(rows, f"{method}, exact")
+        exact = rows_of(rows, f"{method}, exact")
         if exact:
-            exact_panel.plot(_squared_norms(exact), style, color=colour, label=method)
+            exact_panel.plot(running_minimum(exact), style, color=colour, label=method)
         found = _median_curve(rows, method)
         if found is not None:
             sampled_panel.plot(*found, style, color=colour, label=method, marker=".", markersize=3)
@@ -147,19 +135,9 @@ def _methods(rows: Rows) -> list[str]:
     return list(dict.fromkeys(name.rpartition(", ")[0] for name in names_of(rows)))
 
 
-def _named(rows: Rows, name: str) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row["run"] == name]
-
-
-def _squared_norms(rows: Rows) -> np.ndarray:
-    """The running minimum, in order of the iterations."""
-    ordered = sorted(rows, key=lambda row: int(row["iteration"]))
-    return np.asarray(np.minimum.accumulate([float(row["squared_norm"]) for row in ordered]))
-
-
 def _replicates(rows: Rows, name: str) -> list[list[Mapping[str, Any]]]:
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in _named(rows, name):
+    for row in rows_of(rows, name):
         found.setdefault((str(row["seed"]), str(row["replicate"])), []).append(row)
     return list(found.values())
 
@@ -182,7 +160,7 @@ def _median_curve(rows: Rows, method: str) -> tuple[np.ndarray, np.ndarray] | No
     best: tuple[np.ndarray, np.ndarray] | None = None
     for name in _step_sizes(rows, method):
         replicates = _replicates(rows, name)
-        norms = np.median([_squared_norms(each) for each in replicates], axis=0)
+        norms = np.median([running_minimum(each) for each in replicates], axis=0)
         episodes = np.array(sorted(float(row["n_episodes"]) for row in replicates[0]))
         if best is None or norms[-1] < best[1][-1]:
             best = episodes, norms

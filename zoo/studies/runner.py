@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch as th
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from metarl_agents.common.task_chunks import one_intra_op_thread
 from zoo.report import Grid
 from zoo.studies.study import Context, Run, Study, finished, play_run
 
@@ -106,7 +106,7 @@ def _play_here(
     outcome: Progression, runs: Sequence[Run], deadline: float | None, advance: Callable[[], None]
 ) -> None:
     context = Context(outcome.folder / outcome.study.name, deadline)
-    with _one_thread():
+    with one_intra_op_thread(), threadpool_limits(1):
         for run in runs:
             if context.is_over():
                 return
@@ -202,19 +202,8 @@ def _end_with_parent() -> None:
 
 def _played_in_worker(study: Study, run: Run, folder: Path, deadline: float | None) -> bool:
     context = Context(folder, deadline, lambda: any(stop.is_set() for stop in _STOP))
-    with _one_thread():
+    with one_intra_op_thread(), threadpool_limits(1):
         return play_run(study, run, context)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    n_threads = th.get_num_threads()
-    th.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        th.set_num_threads(n_threads)
 
 
 @contextmanager

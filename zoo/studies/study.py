@@ -132,11 +132,7 @@ def collected(study: Study, folder: Path) -> list[dict[str, Any]]:
     :param study: the study
     :param folder: where the runs of all studies are kept
     """
-    rows = []
-    for run in finished(study, folder):
-        content = _content(study, run, folder)
-        rows += [{"run": run.name, "seed": run.seed, **row} for row in content["rows"]]
-    return rows
+    return _rows(_contents(study, folder))
 
 
 def write_csv(study: Study, folder: Path, path: Path) -> None:
@@ -146,8 +142,8 @@ def write_csv(study: Study, folder: Path, path: Path) -> None:
     :param folder: where the runs of all studies are kept
     :param path: the table
     """
-    done = [_content(study, run, folder) for run in finished(study, folder)]
-    rows = collected(study, folder)
+    done = _contents(study, folder)
+    rows = _rows(done)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -213,9 +209,17 @@ def _stamps(study: Study, done: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines + [f"{name}: {told}" for name, told in configs.items()]
 
 
-def _content(study: Study, run: Run, folder: Path) -> dict[str, Any]:
-    text = (folder / study.name / run.file).read_text(encoding="utf-8")
-    return dict(json.loads(text))
+def _contents(study: Study, folder: Path) -> list[dict[str, Any]]:
+    paths = [folder / study.name / run.file for run in finished(study, folder)]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _rows(done: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"run": entry["name"], "seed": entry["seed"], **row}
+        for entry in done
+        for row in entry["rows"]
+    ]
 
 
 def _digest(config: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from metarl_agents.common.collect import StepHook, check_flat_spaces
+from metarl_agents.common.collect import check_flat_spaces
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import agent_file, training
 from metarl_agents.common.meta_algorithm.adaptation import adapted_policy
@@ -26,6 +26,7 @@ from metarl_agents.common.meta_algorithm.argument_checks import (
     check_reports,
 )
 from metarl_agents.common.meta_algorithm.seeds import checked_seed, draw_seed
+from metarl_agents.common.playing import StepHook
 from metarl_agents.common.policies import PolicyPredictor, TaskPolicies, stack_policies
 from metarl_agents.common.vec_env import AnyEnv, as_vec_env
 from metarl_agents.common.vec_env.factory import checked_n_envs

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from metarl_agents.bayesian.argument_checks import (
-    check_choice,
     check_positive,
     checked_covariance,
     checked_mean,
 )
+from metarl_agents.common.argument_checks import check_choice
 
 SHAPE = (2, 3, 4)  # H, C, m: d = 12
 

@@ -9,7 +9,7 @@ from metarl_agents import MAML, SGMRL, DiCEMAML, ProMP, evaluate_adaptation
 from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.policies import FunctionalPolicy, PolicyList, stack_policies
-from metarl_envs.probes import Chain, LinearQuadraticVector, SignFlip, SignFlipVector
+from metarl_envs.probes import LinearQuadraticVector, SignFlip, SignFlipVector
 
 SMALL = {"meta_batch_size": 4, "n_episodes_per_task": 4, "policy_kwargs": {"net_arch": [8]}}
 
@@ -84,7 +84,7 @@ def test_a_table_has_no_layers():
     with pytest.raises(ValueError, match="policy_kwargs"):
         ProMP("TabularPolicy", "metarl/RandomMDP-v0", policy_kwargs={"net_arch": [8]})
     with pytest.raises(ValueError, match="TabularPolicy"):
-        ProMP("TabularPolicy", Chain())
+        ProMP("TabularPolicy", LinearQuadraticVector(4, n_stages=3))
 
 
 def test_policies_of_other_kinds_are_refused_at_construction():
