@@ -28,6 +28,7 @@ PURE_MODULES = {
         "lower_level",
         "meta_step",
         "newton",
+        "policy_gradient",
         "sampled",
         "trust_region",
     ),

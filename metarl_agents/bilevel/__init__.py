@@ -3,5 +3,6 @@
 from metarl_agents.bilevel.adaptation import adapted_policies
 from metarl_agents.bilevel.bounds import bounds, bounds_table
 from metarl_agents.bilevel.hypergradient import hypergradient
+from metarl_agents.bilevel.tabular_bo_mrl import TabularBOMRL
 
-__all__ = ["adapted_policies", "bounds", "bounds_table", "hypergradient"]
+__all__ = ["TabularBOMRL", "adapted_policies", "bounds", "bounds_table", "hypergradient"]

@@ -107,7 +107,7 @@ def sampled_evaluation(
     discount: Float[Tensor, " task"],
     *,
     step_size: float = 0.3,
-    initial: float = 0.0,
+    initial: float | Float[Tensor, "*task state action"] = 0.0,
     require_start: bool = False,
 ) -> SampledEvaluation:
     """Q by expected SARSA (van Seijen, van Hasselt, Whiteson & Wiering 2009), nu by counting.
@@ -119,8 +119,8 @@ def sampled_evaluation(
     :param policy: action probabilities, (M, S, A)
     :param discount: gamma, (M,)
     :param step_size: of each update
-    :param initial: Q before the first update; pairs that are never played keep it, so a large one
-        is optimistic about them and a small one pessimistic
+    :param initial: Q before the first update, one number or one for each pair; pairs that are never
+        played keep it, so a large one is optimistic about them and a small one pessimistic
     :param require_start: `ValueError` where an action was never played in a state that episodes
         start in
     """
@@ -156,11 +156,11 @@ def _check_start(rollouts: Rollouts, counts: Tensor) -> None:
 
 
 def _expected_sarsa(
-    rollouts: Rollouts, policy: Tensor, discount: Tensor, step_size: float, initial: float
+    rollouts: Rollouts, policy: Tensor, discount: Tensor, step_size: float, initial: float | Tensor
 ) -> Tensor:
     states, actions, rewards = (tensor.cpu().numpy() for tensor in rollouts)
     pi, gamma = policy.cpu().numpy(), discount.cpu().numpy()
-    q = np.full(pi.shape, float(initial))
+    q = th.as_tensor(initial, dtype=policy.dtype).expand(policy.shape).cpu().numpy().copy()
     rows = np.arange(len(pi))
     # Each update needs the one before: a loop over steps, but all tasks at once.
     for episode, step in np.ndindex(actions.shape[1:]):

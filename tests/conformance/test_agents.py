@@ -3,7 +3,7 @@
 import gymnasium as gym
 import pytest
 
-from metarl_agents import ALGORITHMS
+from metarl_agents import ALGORITHMS, TabularBOMRL
 from metarl_agents.common.checkpoint import constructor_parameters
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.testing import META_ALGORITHM_CHECKS, check_meta_algorithm
@@ -43,7 +43,9 @@ def small_arguments(algorithm: type[MetaAlgorithm], *, probe: bool = False) -> d
     return arguments
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in GRADIENT])
+@pytest.mark.parametrize(
+    "name", [name for name in ALGORITHMS if name not in (*GRADIENT, "tabular_bomrl")]
+)
 def test_agent_keeps_the_contract(name):
     algorithm = ALGORITHMS[name]
     ran = check_meta_algorithm(
@@ -72,6 +74,29 @@ def test_gradient_agent_keeps_the_contract(name, env):
         kwargs=small_arguments(algorithm),
         probe_kwargs=small_arguments(algorithm, probe=True),
         n_adapt_episodes=20,
+    )
+    assert ran == tuple(META_ALGORITHM_CHECKS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"lam": 1.0},
+        pytest.param(
+            {"mode": "sampled", "algorithm": 1, "lam_relative": True, "n_tasks": 9},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["exact", "sampled"],
+)
+def test_tabular_bilevel_agent_keeps_the_contract(arguments):
+    small = {"meta_batch_size": 6, "n_episodes_per_task": 2}
+    ran = check_meta_algorithm(
+        TabularBOMRL,
+        env="metarl/RandomMDP-v0",
+        kwargs={**small, **arguments},
+        # Probes know no model of their tasks.
+        probe_kwargs={**small, "mode": "sampled", "lam": 0.05, "n_episodes_per_task": 5},
     )
     assert ran == tuple(META_ALGORITHM_CHECKS)
 

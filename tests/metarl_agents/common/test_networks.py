@@ -142,6 +142,17 @@ def test_initial_weights_are_glorot_uniform_and_initial_deviations_one():
     assert not table.any()
 
 
+def test_several_numbers_make_up_one_state():
+    space = spaces.MultiDiscrete([2, 3], start=[1, 0])
+    table = make_network("TabularPolicy", space, spaces.Discrete(4))
+    observations = np.array([[1 + i, j] for i in range(2) for j in range(3)])
+    assert table.states(th.as_tensor(observations)).tolist() == list(range(6))
+    logits = np.arange(24.0).reshape(6, 4)
+    assert np.array_equal(table.dist_params_numpy({"logits": logits}, observations), logits)
+    params = {"logits": th.as_tensor(logits)}
+    assert th.equal(table.dist_params(params, th.as_tensor(observations)), params["logits"])
+
+
 def test_discrete_observations_are_indicators_and_others_numbers():
     rows = np.array([[4.0, 1.0], [2.0, 0.0]])
     encoding = encoding_of(spaces.MultiDiscrete([3, 2], start=[2, 0]))

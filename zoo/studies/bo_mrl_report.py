@@ -1,0 +1,279 @@
+"""What is made of the studies of BO-MRL: tables and a picture for each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from metarl_agents.common.evaluation.intervals import Interval
+from zoo.report import Grid, new_figure, save_png
+from zoo.studies.adaptation_report import Rows, draw_families, names_of, scores
+from zoo.studies.bo_mrl_tabular import ONE_VALUE, OWN_VALUES
+
+RESULTS, IMAGES = Path("zoo/results"), Path("docs/images")
+OURS = "BO-MRL, Alg 2"
+BEATEN = {
+    "MAML, exact (E-MAML)": (1,),
+    "MAML, exact, small steps": (1,),
+    "multi-task, Alg 2": (1, 2, 3),
+    "uniform, Alg 2": (1, 2, 3),
+}
+"""Methods that Alg 2 is to beat, and after how many steps."""
+_CONFIDENCE = 0.95
+
+
+def grids_of(group: str, rows: Rows) -> list[Grid]:
+    """
+    The tables of a study.
+
+    :param group: its name on the command line
+    :param rows: of its finished runs
+    """
+    if group == "convergence":
+        return [convergence_grid(rows)]
+    grids = []
+    for variance in variances_of(rows):
+        for protocol in (ONE_VALUE, OWN_VALUES):
+            grids += [
+                curves_grid(rows, variance, protocol),
+                gaps_grid(rows, variance, protocol),
+            ]
+    return [*grids, bounds_grid(rows), variances_grid(rows)]
+
+
+def draw(group: str, rows: Rows, folder: Path = IMAGES) -> Path:
+    """
+    The picture of a study.
+
+    :param group: its name on the command line
+    :param rows: of its finished runs
+    :param folder: where to
+    """
+    path = folder / f"bo_mrl_{group}.png"
+    if group == "convergence":
+        _draw_convergence(rows, path)
+    else:
+        shown = f"adaptation, {ONE_VALUE}"
+        draw_families([row for row in rows if row.get("protocol") == shown], path)
+    return path
+
+
+def variances_of(rows: Rows) -> list[str]:
+    """
+    The families of tasks in a table, in order.
+
+    :param rows: of the table
+    """
+    return list(dict.fromkeys(name.partition(": ")[0] for name in names_of(rows)))
+
+
+def methods_of(rows: Rows, variance: str) -> list[str]:
+    """
+    The methods that were run on a family.
+
+    :param rows: of the table
+    :param variance: the family
+    """
+    names = [row["run"] for row in rows if row["kind"] == "adaptation"]
+    found = [name.partition(": ")[2] for name in names if name.partition(": ")[0] == variance]
+    return list(dict.fromkeys(found))
+
+
+def seed_means(rows: Rows, name: str, protocol: str) -> dict[int, np.ndarray]:
+    """
+    Means over the test tasks after 0 to K steps, by seed.
+
+    :param rows: of the table
+    :param name: of the run
+    :param protocol: such as "gap, one value"
+    """
+    seeds = sorted({int(row["seed"]) for row in rows if row["run"] == name})
+    return dict(zip(seeds, scores(rows, name, protocol).mean(axis=1), strict=True))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """
+    The mean over seeds with the 95 % interval of Student's t; NaN bounds for a single seed.
+
+    :param values: one per seed
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return Interval(float(array.mean()), np.nan, np.nan)
+    half = stats.t.ppf(0.5 + _CONFIDENCE / 2, len(array) - 1) * stats.sem(array)
+    return Interval(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
+
+
+def curves_grid(rows: Rows, variance: str, protocol: str) -> Grid:
+    """
+    Return after 0 to 4 steps on the test tasks, one line per method.
+
+    :param rows: of the table
+    :param variance: the family
+    :param protocol: how lambda and the step size were chosen
+    """
+    lines = []
+    for method in methods_of(rows, variance):
+        name = f"{variance}: {method}"
+        means = np.array(list(seed_means(rows, name, f"adaptation, {protocol}").values()))
+        cells = [_text(mean_interval(column)) for column in means.T]
+        lines.append((method, str(len(means)), *cells, _choices(rows, name, protocol)))
+    n_steps = len(lines[0]) - 3 if lines else 0
+    columns = ("method", "seeds", *(f"k = {k}" for k in range(n_steps)), "trained / adapted with")
+    title = f"{variance}, {protocol}: return after k steps on test tasks, mean of seeds [95 %]"
+    return Grid(title, columns, tuple(lines))
+
+
+def gaps_grid(rows: Rows, variance: str, protocol: str) -> Grid:
+    """
+    The gap after one step, and what Alg 2 gains on each method, seed by seed.
+
+    A row says MISSED where Alg 2 is to be better and the interval of a difference reaches 0; with
+    a value of its own for adaptation, which is an extra, the word is written small.
+
+    :param rows: of the table
+    :param variance: the family
+    :param protocol: how lambda and the step size were chosen
+    """
+    kind, lines = f"gap, {protocol}", []
+    ours = seed_means(rows, f"{variance}: {OURS}", kind)
+    for method in methods_of(rows, variance):
+        theirs = seed_means(rows, f"{variance}: {method}", kind)
+        both = sorted(ours.keys() & theirs.keys())
+        cells = [_text(mean_interval([theirs[seed][1] for seed in both]))]
+        differences = {
+            step: mean_interval([theirs[seed][step] - ours[seed][step] for seed in both])
+            for step in (1, 2, 3)
+        }
+        cells += ["" if method == OURS else _text(found) for found in differences.values()]
+        is_beaten = all(differences[step].low > 0.0 for step in BEATEN.get(method, ()))
+        verdict = ("met" if is_beaten else "MISSED") if method in BEATEN else ""
+        verdict = verdict if protocol == ONE_VALUE else verdict.lower()
+        lines.append((method, str(len(both)), *cells, verdict))
+    columns = ("method", "seeds", "gap, k = 1", *(f"minus {OURS}, k = {k}" for k in (1, 2, 3)), "")
+    title = f"{variance}, {protocol}: gap to each task's optimum, paired differences [95 %]"
+    return Grid(title, columns, tuple(lines))
+
+
+def bounds_grid(rows: Rows) -> Grid:
+    """
+    Bounds on the gap, and the share of test tasks in which each holds; means over seeds.
+
+    B5 and B6 need no assumption: a row says MISSED where one of them fails in any task of any seed.
+
+    :param rows: of the table
+    """
+    lines = []
+    found = [row for row in rows if row["kind"] == "bound"]
+    for name in names_of(found):
+        for protocol, step in dict.fromkeys((row["protocol"], int(row["step"])) for row in found):
+            chosen = [
+                row
+                for row in found
+                if (row["run"], row["protocol"], int(row["step"])) == (name, protocol, step)
+            ]
+            if not chosen:
+                continue
+            gaps = scores(rows, name, f"gap, {ONE_VALUE}")[..., step]
+            holds = np.array([float(row["holds"]) for row in chosen])
+            assumed = np.mean([float(row["assumed"]) for row in chosen])
+            is_certain = protocol in ("B5", "B6")
+            lines.append(
+                (
+                    name,
+                    protocol if protocol != "B4" else "B4 (mean: B_paper)",
+                    str(step),
+                    f"{gaps.mean():.4f}",
+                    f"{np.mean([float(row['return']) for row in chosen]):.4f}",
+                    f"{holds.mean():.1%}",
+                    f"{assumed:.1%}",
+                    ("met" if (holds == 1.0).all() else "MISSED") if is_certain else "",
+                )
+            )
+    columns = ("run", "bound", "k", "gap", "value", "holds in", "its assumption is true in", "")
+    return Grid("Bounds on the gap on test tasks (our derivations)", columns, tuple(lines))
+
+
+def variances_grid(rows: Rows) -> Grid:
+    """
+    The variance of the tasks beside the gap of Alg 2 after one step, for each family.
+
+    :param rows: of the table
+    """
+    lines = []
+    for variance in variances_of(rows):
+        values = [
+            float(row["return"])
+            for row in rows
+            if row["kind"] == "variance" and row["run"].startswith(f"{variance}: ")
+        ]
+        cells = [f"{value:.4f}" for value in values[:1]] or [""]
+        gaps = seed_means(rows, f"{variance}: {OURS}", f"gap, {ONE_VALUE}")
+        gap = _text(mean_interval([values[1] for values in gaps.values()]))
+        lines.append((variance, *cells, gap))
+    columns = ("tasks", "Var, reverse KL", f"gap of {OURS}, k = 1")
+    return Grid("Task variance of the test tasks, and the gap", columns, tuple(lines))
+
+
+def convergence_grid(rows: Rows) -> Grid:
+    """
+    Running minima of the squared norm of the gradient, medians of seeds.
+
+    :param rows: of the table
+    """
+    lines = []
+    for name in names_of(rows):
+        norms = _running_minima(rows, name)
+        looks = [0, *(n for n in (10, 100, 1000) if n < norms.shape[1]), norms.shape[1] - 1]
+        cells = (f"{i}: {np.median(norms[:, i]):.2e}" for i in dict.fromkeys(looks))
+        lines.append((name, str(len(norms)), ", ".join(cells)))
+    title = "Plain gradient ascent: running minimum of the squared norm of grad F, by iteration"
+    return Grid(title, ("run", "seeds", "iteration: median of seeds"), tuple(lines))
+
+
+def _draw_convergence(rows: Rows, path: Path) -> None:
+    figure, (panel,) = new_figure(1, width=6.0)
+    for index, name in enumerate(names_of(rows)):
+        norms = _running_minima(rows, name)
+        iterations = np.arange(1, norms.shape[1] + 1)
+        for seed, curve in enumerate(norms):
+            label = name if seed == 0 else None
+            panel.plot(iterations, curve, color=f"C{index}", linewidth=1, label=label)
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("iterations of gradient ascent")
+    panel.set_ylabel("running minimum of the squared norm of grad F")
+    panel.legend(frameon=False, fontsize=8)
+    save_png(figure, path)
+
+
+def _running_minima(rows: Rows, name: str) -> np.ndarray:
+    """(seeds, iterations + 1)."""
+    by_seed: dict[int, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row["run"] == name:
+            point = int(row["step"]), float(row["squared_norm"])
+            by_seed.setdefault(int(row["seed"]), []).append(point)
+    curves = [[norm for _, norm in sorted(points)] for points in by_seed.values()]
+    return np.asarray(np.minimum.accumulate(np.array(curves), axis=1))
+
+
+def _choices(rows: Rows, name: str, protocol: str) -> str:
+    """Medians of the values that were chosen, with a mark where one was on the edge of its grid."""
+    chosen: list[Any] = [
+        row
+        for row in rows
+        if (row["run"], row.get("protocol")) == (name, f"gap, {protocol}") and int(row["step"]) == 1
+    ]
+    adapted = np.median([float(row["chosen_adapt"]) for row in chosen])
+    trained = [float(row["chosen"]) for row in chosen]
+    n_edge = sum(int(row["on_edge"]) for row in chosen)
+    first = "-" if not any(trained) else f"{np.median(trained):g}"
+    return f"{first} / {adapted:g}" + (f" ({n_edge} on an edge)" if n_edge else "")
+
+
+def _text(interval: Interval) -> str:
+    estimate, low, high = (f"{value:.4f}" for value in interval)
+    return f"{estimate} [{low}, {high}]"
