@@ -19,6 +19,7 @@ from zoo import report
 from zoo.studies.gradient import GROUPS, Options
 from zoo.studies.gradient_page import PAGE, section, table_path, with_section
 from zoo.studies.gradient_report import IMAGES, RESULTS, draw, grids_of
+from zoo.studies.publishing import publish_best
 from zoo.studies.runner import run_study
 from zoo.studies.study import collected, read_csv, write_csv
 
@@ -56,6 +57,9 @@ def main() -> int:
             report.write_tables(arguments.results / f"{study.name}.md", grids)
             draw(group, rows, arguments.images)
             complete &= not any("MISSED" in row for grid in grids for row in grid.rows)
+            if arguments.publish:
+                for name in publish_best(study, arguments.folder):
+                    console.print(f"published {name}")
         complete &= outcome.n_missing == 0
         if outcome.was_stopped:
             return 130
@@ -86,6 +90,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="where agents learn: cpu or cuda")
     parser.add_argument("--time-budget", type=float, help="seconds after which runs are stopped")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument(
+        "--publish", action="store_true", help="the best agents go to zoo/trained_agents"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/studies"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--images", type=Path, default=IMAGES)
