@@ -91,6 +91,25 @@ def test_a_larger_budget_goes_on_from_the_checkpoint_of_a_finished_run(tmp_path:
     assert [entry[0]["n_steps"] for entry in rows] == [5, 8]
 
 
+def works_for_a_while(run: Run, context: Context):
+    """Stops in its first sitting, ends in its second, and works in both."""
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    mark = context.folder / "sat"
+    if mark.exists():
+        return [{"value": 1}]
+    mark.touch()
+    return None
+
+
+def test_the_time_of_a_run_is_that_of_all_its_sittings(tmp_path: Path) -> None:
+    for _ in range(2):
+        run_study(study(works_for_a_while, 1), tmp_path, progress=False)
+    (path,) = tmp_path.rglob("*.json")
+    assert json.loads(path.read_text())["cpu_seconds"] >= 0.4
+
+
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_one_failure_does_not_stop_the_others(tmp_path: Path, n_workers: int) -> None:
     unlucky = study(broken_for_seed_1, 3)

@@ -136,9 +136,7 @@ def converging(options: Options) -> Study:
 
 
 def halfcheetah_dir(options: Options) -> Study:
-    """HalfCheetahDir, 100 steps: ProMP with half the tasks and larger steps, ProMP with its paper's
-    numbers, and MAML.
-    """
+    """HalfCheetahDir, 100 steps: ProMP as we tuned it and as in its paper, and MAML with TRPO."""
     names = ("ProMP, 20 tasks, Adam 3e-3", "ProMP", "MAML (TRPO)")
     return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 380)
 

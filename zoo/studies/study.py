@@ -106,7 +106,10 @@ def play_run(study: Study, run: Run, context: Context) -> bool:
     # Of the sources that are loaded: a long run may see later commits.
     started, sources = time.process_time(), commit()
     context.folder.mkdir(parents=True, exist_ok=True)
-    rows = study.play(run, context)
+    try:
+        rows = study.play(run, context)
+    finally:
+        spent = _add_to(context.folder / f"{run.stem}.cpu", time.process_time() - started)
     if rows is None:
         return False
     content = {
@@ -116,7 +119,7 @@ def play_run(study: Study, run: Run, context: Context) -> bool:
         "budget": run.budget,
         "commit": sources,
         "versions": library_versions(),
-        "cpu_seconds": round(time.process_time() - started, 1),
+        "cpu_seconds": round(spent, 1),
         "rows": [dict(row) for row in rows],
     }
     path = context.folder / run.file
@@ -124,6 +127,13 @@ def play_run(study: Study, run: Run, context: Context) -> bool:
     unfinished.write_text(json.dumps(content), encoding="utf-8")
     unfinished.replace(path)  # a file that exists is complete
     return True
+
+
+def _add_to(path: Path, seconds: float) -> float:
+    """Seconds that a run has had in all its sittings, this one included."""
+    total = seconds + (float(path.read_text(encoding="utf-8")) if path.exists() else 0.0)
+    path.write_text(f"{total:.3f}", encoding="utf-8")
+    return total
 
 
 def collected(study: Study, folder: Path) -> list[dict[str, Any]]:
