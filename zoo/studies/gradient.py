@@ -27,7 +27,7 @@ class Method(NamedTuple):
 
 
 _LVC = Method("promp", {"n_epochs": 1, "kl_coef": 0.0})  # no clipping at the first epoch
-_CONTROLLED = {"control_variate": True, "baseline": "value"}
+_CONTROLLED = {"control_variate": True, "score_baseline": "regression"}
 METHODS: Mapping[str, Method] = {
     "MAML": Method("maml", {"outer": "vpg"}),
     "MAML (TRPO)": Method("maml", {"outer": "trpo"}),
