@@ -24,7 +24,7 @@ from metarl_agents.bilevel.task_models import check_knows_models, discounted_mod
 from metarl_agents.common.collect import envs_per_task
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
-from metarl_agents.common.meta_algorithm.seeds import draw_seed
+from metarl_agents.common.meta_algorithm.seeds import child_generator, derived_generator, draw_seed
 from metarl_agents.common.policies import (
     FunctionalPolicies,
     FunctionalPolicy,
@@ -32,6 +32,7 @@ from metarl_agents.common.policies import (
     TaskPolicies,
 )
 from metarl_agents.common.policies.networks import TabularNetwork
+from metarl_agents.common.policies.ownership import check_one_task, own_policy
 from metarl_envs.tabular.mdp import FiniteMDP
 
 
@@ -129,8 +130,8 @@ class TabularBilevelMeta(MetaAlgorithm):
         """
         logits = self._learned().logits
         if rng is None:
-            rng = np.random.default_rng([0 if self.seed is None else self.seed, 0])
-        return self._policy(logits, _child(rng))
+            rng = derived_generator(self.seed, 0)
+        return self._policy(logits, child_generator(rng))
 
     def predict(
         self,
@@ -160,15 +161,11 @@ class TabularBilevelMeta(MetaAlgorithm):
         :param episodes: of one task, that `policy` played
         :param rng: of the new policy's actions
         """
-        own = self._own(policy)
-        if episodes.has_task_axis:
-            raise ValueError(
-                "episodes has a task axis: adapt() takes those of one task, episodes.task(i); "
-                "adapt_tasks() takes those of many"
-            )
+        own = own_policy(policy, self.network)
+        check_one_task(episodes)
         logits = own.params["logits"][None]
         after = self._adapted(logits, EpisodeBatch.stack([episodes]), self._lambda_now)
-        return self._policy(after[0], _child(rng), own.n_updates + 1)
+        return self._policy(after[0], child_generator(rng), own.n_updates + 1)
 
     def adapt_tasks(
         self, policies: TaskPolicies, episodes: EpisodeBatch, *, rngs: Sequence[np.random.Generator]
@@ -179,7 +176,7 @@ class TabularBilevelMeta(MetaAlgorithm):
         :param episodes: with leading task axis M
         :param rngs: M generators, one per task
         """
-        own = [self._own(policies[i]) for i in range(policies.n_tasks)]
+        own = [own_policy(policies[i], self.network) for i in range(policies.n_tasks)]
         logits = th.stack([policy.params["logits"] for policy in own])
         after = self._adapted(logits, episodes, self._lambda_now)
         return self._stacked(after, rngs, own[0].n_updates + 1)
@@ -210,7 +207,7 @@ class TabularBilevelMeta(MetaAlgorithm):
             n_steps=n_steps,
             settings=settings_of(self),
         )
-        rng = np.random.default_rng([self.seed or 0, 1]) if rng is None else rng
+        rng = derived_generator(self.seed, 1) if rng is None else rng
         return self._stacked(steps[-1], rng.spawn(tasks.n_tasks), n_steps)
 
     @property
@@ -246,7 +243,7 @@ class TabularBilevelMeta(MetaAlgorithm):
     ) -> FunctionalPolicies:
         return FunctionalPolicy.stack(
             [
-                self._policy(row, _child(rng), n_updates)
+                self._policy(row, child_generator(rng), n_updates)
                 for row, rng in zip(logits, rngs, strict=True)
             ]
         )
@@ -261,19 +258,3 @@ class TabularBilevelMeta(MetaAlgorithm):
             rng=rng,
             n_updates=n_updates,
         )
-
-    def _own(self, policy: object) -> FunctionalPolicy:
-        if not isinstance(policy, FunctionalPolicy):
-            raise TypeError(
-                f"policy is a {type(policy).__name__}: pass one from initial_policy() or adapt()"
-            )
-        if policy.network != self.network:
-            raise ValueError(
-                "policy has another table than this agent: pass one from its own initial_policy() "
-                "or adapt()"
-            )
-        return policy
-
-
-def _child(rng: np.random.Generator) -> np.random.Generator:
-    return np.random.default_rng(int(rng.integers(2**63)))
