@@ -38,6 +38,10 @@ METHODS: Mapping[str, Method] = {
     "ProMP, 20 tasks, Adam 3e-3": Method(
         "promp", {"learning_rate": 3e-3, "meta_batch_size": 20, "n_envs": 400}
     ),
+    "ProMP, 20 tasks, Adam 3e-3, adaptive KL": Method(
+        "promp",
+        {"learning_rate": 3e-3, "adaptive_kl": True, "meta_batch_size": 20, "n_envs": 400},
+    ),
     "LVC": _LVC,
     "DiCE": Method("dice_maml", {"inner_loss": "dice"}),
     "Loaded DiCE": Method("dice_maml", {"inner_loss": "loaded_dice"}),
@@ -69,7 +73,7 @@ def quick(options: Options) -> Study:
 
 def pointgoal(options: Options) -> Study:
     """PointGoal: every method with its own settings, after 0 to 3 steps."""
-    names = [name for name in METHODS if name != "ProMP, 20 tasks, Adam 3e-3"]
+    names = [name for name in METHODS if not name.startswith("ProMP, 20 tasks")]
     runs = _meta_runs(names, POINT, _POINT_SIZE, options, seeds=10, iterations=200, curves=CURVES)
     return Study("gradient_pointgoal", play, tuple(runs))
 
@@ -137,8 +141,9 @@ def converging(options: Options) -> Study:
 
 def halfcheetah_dir(options: Options) -> Study:
     """HalfCheetahDir, 100 steps: ProMP as we tuned it and as in its paper, and MAML with TRPO."""
-    names = ("ProMP, 20 tasks, Adam 3e-3", "ProMP", "MAML (TRPO)")
-    return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 380)
+    tuned = "ProMP, 20 tasks, Adam 3e-3"
+    names = (f"{tuned}, adaptive KL", tuned, "ProMP", "MAML (TRPO)")
+    return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 500)
 
 
 def halfcheetah_vel(options: Options) -> Study:
