@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from zoo.allocator import keep_freed_memory
 from zoo.config import (
     AgentsConfig,
     CompareConfig,
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Meta-reinforcement learning: train, adapt, evaluate, compare.",
         args=argv,
     )
+    keep_freed_memory()
     module, function = RUNNERS[type(command)].split(":")
     try:
         getattr(importlib.import_module(module), function)(command)

@@ -92,6 +92,21 @@ class EpisodeBatch(NamedTuple):
         )
         return type(self)._make(None if field is None else field[key] for field in self)
 
+    def trimmed(self) -> Self:
+        """The batch without the padding that all of its episodes have at the end."""
+        n_steps = max(int(self.lengths.max()), 1)
+        if n_steps == self.mask.shape[-1]:
+            return self
+        masks = self.action_masks
+        return self._replace(
+            observations=self.observations[..., :n_steps, :],
+            actions=self.actions[..., :n_steps, :],
+            rewards=self.rewards[..., :n_steps],
+            mask=self.mask[..., :n_steps],
+            dist_params=self.dist_params[..., :n_steps, :],
+            action_masks=None if masks is None else masks[..., :n_steps, :],
+        )
+
     def to(self, device: th.device | str | None = None, dtype: th.dtype | None = None) -> Self:
         """The batch on another device or in another precision; integers and booleans stay such.
 

@@ -7,15 +7,27 @@ Nothing averages over tasks, which would divide every inner step by their number
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch as th
 from torch import Tensor
 
-from metarl_agents.common.losses import INNER_LOSSES, Reduction, episode_log_probs
+from metarl_agents.common.losses import INNER_LOSSES, Reduction, step_log_probs
 from metarl_agents.common.policies.networks import Params, PolicyNetwork
 from metarl_agents.common.returns import WeightedEpisodes
 
 InnerLR = float | Mapping[str, Tensor]
+
+
+class InnerSteps(NamedTuple):
+    """What K inner steps went through.
+
+    :param params: theta_0, ..., theta_K
+    :param dist_params: (..., E, T, P) of theta_k at the observations of D_k, for k < K
+    """
+
+    params: list[Params]
+    dist_params: list[Tensor]
 
 
 def adapted_params(
@@ -42,17 +54,55 @@ def adapted_params(
     :param first_order: whether inner gradients count as constants: ``d theta_K / d theta_0 = I``
     :param create_graph: whether the result can be differentiated; False returns plain tensors
     """
+    return inner_steps(
+        network,
+        params,
+        batches,
+        loss=loss,
+        reduction=reduction,
+        inner_lr=inner_lr,
+        first_order=first_order,
+        create_graph=create_graph,
+    ).params
+
+
+def inner_steps(
+    network: PolicyNetwork,
+    params: Params,
+    batches: Sequence[WeightedEpisodes],
+    *,
+    loss: str = "loglik",
+    reduction: Reduction = "mean",
+    inner_lr: InnerLR | Sequence[InnerLR],
+    first_order: bool = False,
+    create_graph: bool = True,
+) -> InnerSteps:
+    """Return the parameters of :func:`adapted_params`, and what the policies said on the way.
+
+    Where inner gradients can be differentiated, so can these numbers: a penalty on them costs no
+    pass through the network.
+
+    :param network: see :func:`adapted_params`, as for all others
+    :param params: theta_0
+    :param batches: D_0, ..., D_(K-1)
+    :param loss: a name of ``INNER_LOSSES``
+    :param reduction: see :func:`~metarl_agents.common.losses.reinforce_loss`
+    :param inner_lr: alpha
+    :param first_order: whether inner gradients count as constants
+    :param create_graph: whether the result can be differentiated
+    """
     second_order = create_graph and not first_order and loss != "none"
-    steps = [params]
+    steps, numbers = [params], []
     for episodes, learning_rate in zip(
         batches, learning_rates(inner_lr, len(batches)), strict=True
     ):
-        gradient = inner_gradient(
-            network, steps[-1], episodes, loss=loss, reduction=reduction, create_graph=second_order
+        gradient, dist_params = _gradient_and_numbers(
+            network, steps[-1], episodes, loss, reduction, second_order
         )
+        numbers.append(dist_params if second_order else dist_params.detach())
         with th.set_grad_enabled(create_graph):
             steps.append(inner_step(steps[-1], gradient, learning_rate))
-    return steps
+    return InnerSteps(steps, numbers)
 
 
 def inner_gradient(
@@ -73,6 +123,17 @@ def inner_gradient(
     :param reduction: see :func:`~metarl_agents.common.losses.reinforce_loss`
     :param create_graph: whether the gradient can be differentiated
     """
+    return _gradient_and_numbers(network, params, episodes, loss, reduction, create_graph)[0]
+
+
+def _gradient_and_numbers(
+    network: PolicyNetwork,
+    params: Params,
+    episodes: WeightedEpisodes,
+    loss: str,
+    reduction: Reduction,
+    create_graph: bool,
+) -> tuple[Params, Tensor]:
     if loss not in INNER_LOSSES:
         raise ValueError(f"loss={loss!r} is not known: use one of {sorted(INNER_LOSSES)}")
     with th.enable_grad():
@@ -80,12 +141,13 @@ def inner_gradient(
             name: param if param.requires_grad else param.detach().requires_grad_()
             for name, param in params.items()
         }
-        log_probs = episode_log_probs(network, variables, episodes)
+        numbers = network.dist_params(variables, episodes.observations)
+        log_probs = step_log_probs(network.distribution, numbers, episodes)
         total = INNER_LOSSES[loss](log_probs, episodes, reduction).sum()
         gradients = th.autograd.grad(
             total, list(variables.values()), create_graph=create_graph, materialize_grads=True
         )
-    return dict(zip(variables, gradients, strict=True))
+    return dict(zip(variables, gradients, strict=True)), numbers
 
 
 def inner_step(params: Params, gradient: Params, inner_lr: InnerLR) -> Params:

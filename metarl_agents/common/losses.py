@@ -154,7 +154,21 @@ def episode_log_probs(
     :param episodes: observations and actions
     """
     numbers = network.dist_params(params, episodes.observations)
-    log_probs = network.distribution.log_prob(numbers, episodes.actions, episodes.action_masks)
+    return step_log_probs(network.distribution, numbers, episodes)
+
+
+def step_log_probs(
+    distribution: ActionDistribution,
+    dist_params: Float[Tensor, "... episode time number"],
+    episodes: WeightedEpisodes,
+) -> Float[Tensor, "... episode time"]:
+    """Return the log-probabilities (..., E, T) of the actions taken, 0 in padding.
+
+    :param distribution: the family of all of them
+    :param dist_params: (..., E, T, P) of the policy that is asked
+    :param episodes: actions
+    """
+    log_probs = distribution.log_prob(dist_params, episodes.actions, episodes.action_masks)
     return th.where(episodes.mask > 0, log_probs, 0.0)
 
 

@@ -39,6 +39,16 @@ class MetaGradient(NamedTuple):
         """The Euclidean norm of the whole gradient."""
         return float(sum(part.square().sum() for part in self.gradient.values()) ** 0.5)
 
+    def clipped(self, max_norm: float | None) -> Params:
+        """The gradient, shortened to a norm if it is longer (Pascanu, Mikolov, Bengio 2013).
+
+        :param max_norm: largest norm; None for no limit
+        """
+        norm = self.norm
+        if max_norm is None or norm <= max_norm:
+            return self.gradient
+        return {name: part * (max_norm / norm) for name, part in self.gradient.items()}
+
     @property
     def is_finite(self) -> bool:
         """Whether all losses are, and the squares of the gradient, which optimisers remember."""

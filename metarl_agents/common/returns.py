@@ -127,12 +127,11 @@ def _centred_and_spread(
 
 def _discounted_sums(terms: Tensor, factor: float) -> Tensor:
     """S_t = x_t + factor * S_{t+1} along the last axis."""
-    sums = th.empty_like(terms)
-    running = th.zeros_like(terms[..., 0])
-    for t in reversed(range(terms.shape[-1])):
-        running = terms[..., t] + factor * running
-        sums[..., t] = running
-    return sums
+    running, sums = th.zeros_like(terms[..., 0]), []
+    for term in reversed(terms.unbind(-1)):
+        running = term + factor * running
+        sums.append(running)
+    return th.stack(sums[::-1], dim=-1) if sums else terms
 
 
 def _last_steps(mask: Tensor) -> Tensor:

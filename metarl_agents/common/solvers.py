@@ -110,22 +110,78 @@ def conjugate_gradient(
     :param n_iterations: largest number of products
     :param tolerance: stop where the squared residual is at most this part of the squared b
     """
+    return krylov_solve(product, b, n_iterations=n_iterations, tolerance=tolerance).x
+
+
+class KrylovSolve(NamedTuple):
+    """What conjugate gradients found, and what they saw of the matrix A.
+
+    :param x: the last iterate, (n,)
+    :param n_products: how many products with A were made
+    :param residual: norm of `b - A x`, relative to that of b, (); 0 where b is 0
+    :param bend: p'Ap / p'p of the direction p that they stopped at since it is not positive, ();
+        None where there was none
+    :param lengths: of the steps
+    :param momenta: what each direction kept of the one before
+    """
+
+    x: Float[Tensor, " n"]
+    n_products: int
+    residual: Float[Tensor, ""]
+    bend: Float[Tensor, ""] | None
+    lengths: list[Tensor]
+    momenta: list[Tensor]
+
+    def ritz_values(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of A on the space that was searched, ascending, (k,): they lie between the
+        smallest and the largest of A, and the outer ones approach them (Golub, Van Loan 2013,
+        section 11.3).
+        """
+        if not self.lengths:
+            return self.x.new_zeros(0, dtype=th.float64).cpu()
+        inverse = 1.0 / th.stack(self.lengths).to("cpu", th.float64)
+        momenta = th.stack([*self.momenta, self.lengths[0].new_zeros(())]).to("cpu", th.float64)
+        momenta = momenta[: len(inverse) - 1]
+        diagonal = inverse.clone()
+        diagonal[1:] += momenta * inverse[:-1]
+        beside = momenta.sqrt() * inverse[:-1]
+        return th.linalg.eigvalsh(diagonal.diag() + beside.diag(1) + beside.diag(-1))
+
+
+def krylov_solve(
+    product: Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]],
+    b: Float[Tensor, " n"],
+    *,
+    n_iterations: int,
+    tolerance: float,
+) -> KrylovSolve:
+    """Return what :func:`conjugate_gradient` does, with all that was learned on the way.
+
+    :param product: v -> A v; may return its argument, which is never changed
+    :param b: (n,)
+    :param n_iterations: largest number of products
+    :param tolerance: stop where the squared residual is at most this part of the squared b
+    """
     x, residual, direction = th.zeros_like(b), b, b
-    squared = residual @ residual
-    enough = tolerance * squared
-    for _ in range(n_iterations):
-        if squared <= enough:
-            break
+    squared = start = residual @ residual
+    lengths: list[Tensor] = []
+    momenta: list[Tensor] = []
+    n_products, bend = 0, None
+    while n_products < n_iterations and not squared <= tolerance * start:
         image = product(direction)
+        n_products += 1
         curvature = direction @ image
         if curvature <= 0:
-            break  # lost to rounding: x so far is the best there is
-        length = squared / curvature
-        x = x + length * direction
-        residual = residual - length * image
+            bend = curvature / (direction @ direction)
+            break  # lost to rounding, or A is not definite: x so far is the best there is
+        lengths.append(squared / curvature)
+        x = x + lengths[-1] * direction
+        residual = residual - lengths[-1] * image
         previous, squared = squared, residual @ residual
-        direction = residual + (squared / previous) * direction
-    return x
+        momenta.append(squared / previous)
+        direction = residual + momenta[-1] * direction
+    relative = (squared / start).sqrt() if start > 0 else th.zeros_like(start)
+    return KrylovSolve(x, n_products, relative, bend, lengths, momenta)
 
 
 def flatten(params: Params) -> Float[Tensor, " n"]:

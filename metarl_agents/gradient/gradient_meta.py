@@ -1,55 +1,40 @@
-"""What all agents that learn an initialisation share: phases of episodes, inner steps, files."""
+"""What all agents that learn an initialisation of inner steps share: phases of episodes, steps."""
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import PolicyPredictor
 from torch import Tensor
 
-from metarl_agents.common.baselines import weighted_episodes
-from metarl_agents.common.checkpoint.named_callables import named_callable
-from metarl_agents.common.collect import envs_per_task
+from metarl_agents.common.collect import sample_tasks
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.inner_loop import InnerLR, adapted_params
 from metarl_agents.common.losses import Reduction
-from metarl_agents.common.meta_algorithm import MetaAlgorithm
-from metarl_agents.common.meta_algorithm.seeds import child_generator, derived_generator, draw_seed
+from metarl_agents.common.meta_algorithm.seeds import child_generator, draw_seed
 from metarl_agents.common.meta_gradient import MetaGradient, meta_gradient
-from metarl_agents.common.policies import (
-    FunctionalPolicies,
-    FunctionalPolicy,
-    MlpPolicy,
-    Params,
-    PolicyNetwork,
-    TabularPolicy,
-    TaskPolicies,
-)
-from metarl_agents.common.policies.module import NetworkPolicy
-from metarl_agents.common.policies.ownership import check_one_task, own_policy
+from metarl_agents.common.network_meta import NetworkMeta
+from metarl_agents.common.policies import FunctionalPolicy, Params, PolicyNetwork
 from metarl_agents.common.returns import WeightedEpisodes
-from metarl_agents.gradient.argument_checks import check_gradient_arguments, checked_policy
-from metarl_agents.gradient.estimators import Coefficient, MetaEstimator, OuterLoss
-from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
-from metarl_agents.gradient.meta_parameters import (
-    Groups,
-    MetaParameters,
-    flat_names,
-    grouped,
+from metarl_agents.common.step_baselines import learn_from
+from metarl_agents.common.step_sizes import (
+    initial_log_step_sizes,
+    policy_part,
+    scaled,
+    step_sizes,
 )
-from metarl_agents.gradient.step_baselines import learn_from, make_baseline
-from metarl_agents.gradient.step_sizes import policy_part, step_sizes
-from metarl_agents.gradient.task_play import adapted_policies, play_tasks
+from metarl_agents.common.task_chunks import run_on_threads
+from metarl_agents.gradient.argument_checks import check_gradient_arguments
+from metarl_agents.gradient.estimators import Coefficient, MetaEstimator, OuterLoss
+from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch, descriptors_of
 
 TaskLoss = Callable[[Params, TaskBatch], Tensor | tuple[Tensor, dict[str, Tensor]]]
 
 
-class GradientMeta(MetaAlgorithm):
+class GradientMeta(NetworkMeta):
     """Learns an initialisation from which few policy-gradient steps solve a new task.
 
     One meta-iteration: draw ``meta_batch_size`` tasks; play ``n_episodes_per_task`` episodes in
@@ -71,6 +56,9 @@ class GradientMeta(MetaAlgorithm):
     :param adapt_lr_decay: factor on the step size from the second ``adapt`` on; Finn, Abbeel,
         Levine (2017) halve it, 0.5
     :param learning_rate: of Adam; a number, or "lin_1e-3" for one that falls to 0
+    :param max_grad_norm: largest norm of a gradient that Adam is given, to which longer ones are
+        shortened; None for no limit. A policy that became precise has rare gradients of ten times
+        the usual length, one of which may end its training
     :param gamma: discount
     :param gae_lambda: lambda of generalised advantages (Schulman et al. 2016)
     :param normalize_advantage: whether advantages get mean 0 and deviation 1 in every batch of a
@@ -90,19 +78,6 @@ class GradientMeta(MetaAlgorithm):
         sub-environments each (k divides E), M / r in r rounds
     """
 
-    policy_aliases: ClassVar[dict[str, Any]] = {
-        "MlpPolicy": MlpPolicy,
-        "TabularPolicy": TabularPolicy,
-    }
-    _counter_names: ClassVar[tuple[str, ...]] = (
-        *MetaAlgorithm._counter_names,
-        "_n_skipped_updates",
-    )
-    policy: NetworkPolicy
-    # SB3 declares both more narrowly.
-    learning_rate: Any
-    policy_kwargs: Any
-
     def __init__(
         self,
         policy: str | type[BasePolicy],
@@ -115,6 +90,7 @@ class GradientMeta(MetaAlgorithm):
         learn_inner_lr: str | None = None,
         adapt_lr_decay: float = 1.0,
         learning_rate: float | str = 1e-3,
+        max_grad_norm: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         normalize_advantage: bool = True,
@@ -132,19 +108,22 @@ class GradientMeta(MetaAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        self.meta_batch_size, self.n_episodes_per_task = meta_batch_size, n_episodes_per_task
         self.n_inner_steps, self.inner_lr = n_inner_steps, inner_lr
         self.learn_inner_lr, self.adapt_lr_decay = learn_inner_lr, adapt_lr_decay
-        self.gamma, self.gae_lambda = gamma, gae_lambda
-        self.normalize_advantage, self.baseline = normalize_advantage, baseline
-        self.bootstrap_truncated, self.loss_reduction = bootstrap_truncated, loss_reduction
-        self.n_workers = n_workers
-        self.learning_rate, self.policy_kwargs = learning_rate, policy_kwargs
-        self._n_skipped_updates = 0
-        self._check_arguments()
+        self.max_grad_norm = max_grad_norm
+        self.normalize_advantage, self.loss_reduction = normalize_advantage, loss_reduction
         super().__init__(
             policy,
             env,
+            meta_batch_size=meta_batch_size,
+            n_episodes_per_task=n_episodes_per_task,
+            learning_rate=learning_rate,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            baseline=baseline,
+            bootstrap_truncated=bootstrap_truncated,
+            policy_kwargs=policy_kwargs,
+            n_workers=n_workers,
             n_envs=n_envs,
             env_kwargs=env_kwargs,
             stats_window_size=stats_window_size,
@@ -152,13 +131,8 @@ class GradientMeta(MetaAlgorithm):
             verbose=verbose,
             seed=seed,
             device=device,
-            _init_setup_model=False,
+            _init_setup_model=_init_setup_model,
         )
-        # SB3's constructor has its own idea of both.
-        self.learning_rate, self.policy_kwargs = learning_rate, policy_kwargs
-        self._acting_rng = np.random.default_rng(seed)
-        if _init_setup_model:
-            self._setup_model()
 
     # What an algorithm defines.
 
@@ -174,16 +148,8 @@ class GradientMeta(MetaAlgorithm):
         :param data: of one meta-iteration
         """
 
-    def _initial_extras(self) -> Groups:
-        """Learned tensors beyond those of every agent, by group and name, before any update."""
-        return {}
-
-    @property
-    def _separates_episodes(self) -> bool:
-        """Whether an episode's advantages must not depend on the other episodes of its batch."""
-        return False
-
     def _check_arguments(self) -> None:
+        super()._check_arguments()
         check_gradient_arguments(self)
 
     def meta_loss(
@@ -229,119 +195,37 @@ class GradientMeta(MetaAlgorithm):
             reduction=self.loss_reduction,
         )
 
-    # What is learned.
+    # Inner steps.
 
-    def _setup_model(self) -> None:
-        if not hasattr(self, "observation_space"):
-            return
-        if not isinstance(vars(self).get("policy"), BasePolicy):
-            self._make_learned()
-        if self.env is not None:
-            envs_per_task(self.env.num_envs, self.meta_batch_size, self.n_episodes_per_task)
-
-    def _make_learned(self) -> None:
-        policy_class, kwargs = checked_policy(self.policy_class, self.policy_kwargs)
-        rng = np.random.default_rng(draw_seed(self._rng))
-        policy = policy_class(self.observation_space, self.action_space, rng=rng, **kwargs)
-        self.policy = policy.to(self.device)
-        self._baseline = make_baseline(
-            self.baseline,
-            self.observation_space,
-            rng=rng,
-            device=self.device,
-            dtype=self._dtype,
-            from_others=self._separates_episodes,
-        )
-        self._learned = MetaParameters(
-            self.policy, self._baseline, self.inner_lr, self.learn_inner_lr
-        )
-        self._groups.update(self._initial_extras())
-
-    @property
-    def _groups(self) -> Groups:
-        """Learned tensors besides theta, by group and name."""
-        return self._learned.groups
-
-    @property
-    def network(self) -> PolicyNetwork:
-        """The architecture of the policy, without parameters."""
-        return self.policy.network
-
-    @property
-    def _dtype(self) -> th.dtype:
-        return next(iter(self.policy.params().values())).dtype
-
-    def _theta(self) -> Params:
-        return self._learned.theta()
+    def _initial_step_sizes(self, theta: Params) -> Params:
+        return initial_log_step_sizes(theta, self.inner_lr, self.learn_inner_lr)
 
     def learned_step_sizes(self) -> float | dict[str, Tensor]:
         """The step sizes of the inner loop: by parameter where they are learned, else one."""
         return step_sizes(self._groups["step_sizes"], self.inner_lr)
 
-    # Acting and adapting.
-
-    def initial_policy(self, *, rng: np.random.Generator | None = None) -> FunctionalPolicy:
-        """The policy with the learned initialisation.
-
-        :param rng: of its actions; None for a generator derived from the agent's seed
-        """
-        if not hasattr(self, "_learned"):
-            raise ValueError("the agent has no policy yet: give it an env, set_env(env)")
-        if rng is None:
-            rng = derived_generator(self.seed, 0)
-        return self._policy(self._theta(), child_generator(rng))
-
-    def predict(
+    def _adapted_params(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """The action of the initial, un-adapted policy; `adapt_to` returns a policy that adapted.
+        policies: Sequence[FunctionalPolicy],
+        batches: Sequence[EpisodeBatch],
+        *,
+        is_training: bool,
+    ) -> list[Params]:
+        """Parameters after one inner step in every task, task by task."""
+        is_first = is_training or not policies[0].n_updates
+        inner_lr = scaled(self.learned_step_sizes(), 1.0 if is_first else self.adapt_lr_decay)
 
-        Random actions come from a generator that has no part in training.
+        def stepped(task: int) -> Params:
+            inner = [self._inner_weights(batches[task])]
+            return self._chain(policies[task].params, inner, inner_lr=inner_lr)[-1]
 
-        :param observation: one observation or a batch of them
-        :param state: not used
-        :param episode_start: not used
-        :param deterministic: whether to take the most likely action
-        """
-        policy = self.initial_policy(rng=self._acting_rng)
-        return policy.predict(observation, state, episode_start, deterministic)
-
-    def adapt(
-        self, policy: PolicyPredictor, episodes: EpisodeBatch, *, rng: np.random.Generator
-    ) -> FunctionalPolicy:
-        """The policy after one inner step on `episodes`; the step itself draws nothing.
-
-        :param policy: from `initial_policy` or an earlier `adapt`; not changed
-        :param episodes: of one task
-        :param rng: of the new policy's actions
-        """
-        own = own_policy(policy, self.network)
-        check_one_task(episodes)
-        return adapted_policies(self, [own], [episodes], [rng], decay=self._decay(own))[0]
-
-    def adapt_tasks(
-        self, policies: TaskPolicies, episodes: EpisodeBatch, *, rngs: Sequence[np.random.Generator]
-    ) -> FunctionalPolicies:
-        """The policies of M tasks after one inner step each: the same bits as one by one.
-
-        :param policies: of M tasks
-        :param episodes: with leading task axis M
-        :param rngs: M generators, one per task
-        """
-        own = [own_policy(policies[i], self.network) for i in range(policies.n_tasks)]
-        batches, decay = list(episodes.tasks()), self._decay(own[0])
-        return FunctionalPolicy.stack(adapted_policies(self, own, batches, rngs, decay=decay))
-
-    @property
-    def _episodes_per_adaptation(self) -> int:
-        return self.n_episodes_per_task
-
-    def _decay(self, policy: FunctionalPolicy) -> float:
-        return self.adapt_lr_decay if policy.n_updates else 1.0
+        after = run_on_threads(stepped, range(len(batches)), n_workers=self.n_workers)
+        if not all(tensor.isfinite().all() for params in after for tensor in params.values()):
+            raise ValueError(
+                f"an inner step with inner_lr={self.inner_lr} gives parameters that are not "
+                "finite: lower inner_lr, or look for rewards or observations that are not finite"
+            )
+        return after
 
     def _chain(
         self,
@@ -363,18 +247,6 @@ class GradientMeta(MetaAlgorithm):
             create_graph=create_graph,
         )
 
-    def _first_policies(self, n_tasks: int, rng: np.random.Generator) -> FunctionalPolicies:
-        return FunctionalPolicies.shared(
-            self.network, self._theta(), n_tasks, action_space=self.action_space, rng=rng
-        )
-
-    def _policy(
-        self, params: Params, rng: np.random.Generator, n_updates: int = 0
-    ) -> FunctionalPolicy:
-        return FunctionalPolicy(
-            self.network, params, action_space=self.action_space, rng=rng, n_updates=n_updates
-        )
-
     # Meta-training.
 
     def collect(self, callback: BaseCallback) -> MetaEpisodes | None:
@@ -382,7 +254,28 @@ class GradientMeta(MetaAlgorithm):
 
         :param callback: of `learn`
         """
-        return play_tasks(self, callback)
+        assert self.env is not None
+        rng = np.random.default_rng(self._begin_collect())
+        tasks = sample_tasks(self.env, self.meta_batch_size, seed=draw_seed(rng))
+        policies = self._first_policies(len(tasks), child_generator(rng))
+        phases: list[EpisodeBatch] = []
+        for step in range(self.n_inner_steps + 1):
+            if step:
+                own = [policies[i] for i in range(len(tasks))]
+                batches, rngs = list(phases[-1].tasks()), [rng] * len(tasks)
+                after = self._adapted_policies(own, batches, rngs, is_training=True)
+                policies = FunctionalPolicy.stack(after)
+            episodes = self._played(
+                policies,
+                self.n_episodes_per_task,
+                tasks=tasks,
+                seed=draw_seed(rng),
+                callback=callback,
+            )
+            if episodes is None:
+                return None
+            phases.append(episodes)
+        return MetaEpisodes(tuple(phases), descriptors_of(tasks), draw_seed(rng))
 
     def train(self, data: MetaEpisodes) -> dict[str, float]:
         """One meta-update.
@@ -402,27 +295,18 @@ class GradientMeta(MetaAlgorithm):
 
         :param data: of one meta-iteration
         """
-        outer = self._weighted(data.phases[-1], normalize="task")
+        outer = self._normalized(data.phases[-1])
         return TaskBatch(self._inner_batches(data), outer, th.zeros_like(outer.returns[:, 0]))
 
     def _inner_batches(self, data: MetaEpisodes) -> tuple[WeightedEpisodes, ...]:
         return tuple(self._inner_weights(episodes) for episodes in data.phases[:-1])
 
     def _inner_weights(self, episodes: EpisodeBatch) -> WeightedEpisodes:
-        return self._weighted(episodes, normalize="task")
+        return self._normalized(episodes)
 
-    def _weighted(
-        self, episodes: EpisodeBatch, *, normalize: Literal["task"] | None
-    ) -> WeightedEpisodes:
-        return weighted_episodes(
-            self.network,
-            episodes,
-            self._baseline,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            normalize=normalize if self.normalize_advantage else None,
-            bootstrap_truncated=self.bootstrap_truncated,
-        )
+    def _normalized(self, episodes: EpisodeBatch) -> WeightedEpisodes:
+        """Weights that are normalised in every task, if the agent does so."""
+        return self._weighted(episodes, normalize="task" if self.normalize_advantage else None)
 
     def _descend(
         self, task_loss: TaskLoss, batch: TaskBatch, n_epochs: int = 1
@@ -443,7 +327,8 @@ class GradientMeta(MetaAlgorithm):
                     "loss": float(found.losses.mean()),
                     "grad_norm": found.norm,
                 }
-            self._learned.descend(found.gradient, self._learning_rate())
+            gradient = found.clipped(self.max_grad_norm)
+            self._learned.descend(gradient, self._learning_rate())
         return logs
 
     def _meta_gradient(self, task_loss: TaskLoss, batch: TaskBatch) -> MetaGradient | None:
@@ -451,28 +336,5 @@ class GradientMeta(MetaAlgorithm):
         found = meta_gradient(task_loss, self._learned.outer(), batch, n_workers=self.n_workers)
         if found.is_finite:
             return found
-        if self._n_skipped_updates == 0:
-            warnings.warn(
-                "a meta-gradient was not finite: this update is skipped, and further ones are "
-                "counted in train/skipped_updates; lower inner_lr or learning_rate if there are "
-                "many",
-                stacklevel=2,
-            )
-        self._n_skipped_updates += 1
+        self._skip_update("lower inner_lr or learning_rate")
         return None
-
-    def _learning_rate(self) -> float:
-        if isinstance(self.learning_rate, str):
-            return float(named_callable(self.learning_rate)(self._current_progress_remaining))
-        return float(self.learning_rate)
-
-    # Files.
-
-    def _learned_state(self) -> dict[str, Tensor]:
-        return flat_names(self._learned.all_groups()) if hasattr(self, "_learned") else {}
-
-    def _restore_learned_state(self, state: dict[str, Tensor]) -> None:
-        if hasattr(self, "_learned"):
-            self._learned.set_groups(grouped(state, self._learned.all_groups()))
-        elif state:
-            raise ValueError("the agent has no policy yet: give it an env, set_env(env)")

@@ -48,22 +48,3 @@ def descriptors_of(tasks: Sequence[Any]) -> Tensor | None:
     if not all(hasattr(task, "to_array") for task in tasks):
         return None
     return th.as_tensor(np.stack([np.ravel(task.to_array()) for task in tasks]), dtype=th.float64)
-
-
-def trimmed(episodes: EpisodeBatch) -> EpisodeBatch:
-    """The episodes of one task without the padding that all of them have at the end.
-
-    :param episodes: of one task, without task axis
-    """
-    n_steps = max(int(episodes.mask.sum(-1).max()), 1)
-    if n_steps == episodes.mask.shape[-1]:
-        return episodes
-    masks = episodes.action_masks
-    return episodes._replace(
-        observations=episodes.observations[:, :n_steps],
-        actions=episodes.actions[:, :n_steps],
-        rewards=episodes.rewards[:, :n_steps],
-        mask=episodes.mask[:, :n_steps],
-        dist_params=episodes.dist_params[:, :n_steps],
-        action_masks=None if masks is None else masks[:, :n_steps],
-    )

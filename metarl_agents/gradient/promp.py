@@ -4,7 +4,7 @@ Rothfuss, Lee, Clavera, Asfour, Abbeel (2019), "ProMP: proximal meta-policy sear
 https://arxiv.org/abs/1810.06784.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch as th
@@ -12,16 +12,18 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from metarl_agents.common.argument_checks import check_flag, check_number
+from metarl_agents.common.inner_loop import InnerSteps, inner_steps
 from metarl_agents.common.losses import Reduction, mean_kl
 from metarl_agents.common.meta_gradient import task_map
+from metarl_agents.common.meta_parameters import Groups
 from metarl_agents.common.policies import Params
+from metarl_agents.common.returns import WeightedEpisodes
+from metarl_agents.common.step_sizes import policy_part, step_sizes
 from metarl_agents.gradient.adaptive_kl import followed_coefficients
 from metarl_agents.gradient.estimators import ESTIMATORS, MetaEstimator
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
-from metarl_agents.gradient.meta_parameters import Groups
 from metarl_agents.gradient.outer_losses import outer_loss
-from metarl_agents.gradient.step_sizes import policy_part, step_sizes
 
 
 class ProMP(GradientMeta):
@@ -65,6 +67,7 @@ class ProMP(GradientMeta):
         learn_inner_lr: str | None = None,
         adapt_lr_decay: float = 1.0,
         learning_rate: float | str = 1e-3,
+        max_grad_norm: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         normalize_advantage: bool = True,
@@ -94,6 +97,7 @@ class ProMP(GradientMeta):
             learn_inner_lr=learn_inner_lr,
             adapt_lr_decay=adapt_lr_decay,
             learning_rate=learning_rate,
+            max_grad_norm=max_grad_norm,
             gamma=gamma,
             gae_lambda=gae_lambda,
             normalize_advantage=normalize_advantage,
@@ -144,51 +148,54 @@ class ProMP(GradientMeta):
         return learned if self.adaptive_kl else th.full_like(learned, self.kl_coef)
 
     def _task_loss(self, params: Params, task: TaskBatch) -> Tensor:
-        chain = self._chain_again(params, task, create_graph=True)
+        steps = self._steps_again(params, task.inner, create_graph=True)
         surrogate = outer_loss(
             "clip",
             self.network,
             task.outer,
             reduction=self.loss_reduction,
             clip_range=self.clip_range,
-        )(chain[-1])
+        )(steps.params[-1])
         weights = self._coefficients().to(surrogate.dtype)
-        return surrogate + (weights * self._inner_kl(chain, task)).mean(-1)
+        return surrogate + (weights * self._inner_kl(steps.dist_params, task)).mean(-1)
 
-    def _chain_again(
-        self, params: Params, task: TaskBatch, *, create_graph: bool = False
-    ) -> list[Params]:
-        """Parameters after the inner steps on the stored episodes, over what sampled them."""
-        return self._chain(
+    def _steps_again(
+        self, params: Params, inner: Sequence[WeightedEpisodes], *, create_graph: bool = False
+    ) -> InnerSteps:
+        """Inner steps on stored episodes, whose denominators are those that sampled them."""
+        return inner_steps(
+            self.network,
             policy_part(params),
-            task.inner,
-            inner_lr=step_sizes(params, self.inner_lr),
+            inner,
             loss="ratio",
+            reduction=self.loss_reduction,
+            inner_lr=step_sizes(params, self.inner_lr),
             create_graph=create_graph,
         )
 
-    def _inner_kl(self, chain: list[Params], task: TaskBatch) -> Tensor:
+    def _inner_kl(self, dist_params: Sequence[Tensor], task: TaskBatch) -> Tensor:
         """Divergences (..., K) from the policies that sampled the inner batches."""
-        return th.stack(
-            [
-                mean_kl(
-                    self.network.distribution,
-                    episodes.dist_params,
-                    self.network.dist_params(params, episodes.observations),
-                    episodes.mask,
-                    episodes.action_masks,
-                )
-                for params, episodes in zip(chain[:-1], task.inner, strict=True)
-            ],
-            dim=-1,
-        )
+        divergences = [
+            mean_kl(
+                self.network.distribution,
+                episodes.dist_params,
+                numbers,
+                episodes.mask,
+                episodes.action_masks,
+            )
+            for numbers, episodes in zip(dist_params, task.inner, strict=True)
+        ]
+        return th.stack(divergences, dim=-1)
 
     def _divergences(self, batch: TaskBatch) -> Tensor:
         """Mean divergences (K,) from the sampling policies, after the update."""
         params = self._learned.outer()
 
         def of_task(task: TaskBatch) -> Tensor:
-            return self._inner_kl(self._chain_again(params, task), task)
+            *before, last = task.inner
+            steps = self._steps_again(params, before)
+            at_last = self.network.dist_params(steps.params[-1], last.observations)
+            return self._inner_kl([*steps.dist_params, at_last], task)
 
         with th.no_grad():
             return th.stack(task_map(of_task, batch, n_workers=self.n_workers)).mean(0)

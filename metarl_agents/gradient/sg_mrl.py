@@ -15,12 +15,13 @@ from metarl_agents.common.argument_checks import check_choice, check_flag, check
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.losses import Reduction
 from metarl_agents.common.meta_gradient import meta_gradient, task_map
+from metarl_agents.common.meta_parameters import Groups
 from metarl_agents.common.policies import Params
 from metarl_agents.common.returns import WeightedEpisodes, deviation
+from metarl_agents.common.step_sizes import policy_part, step_sizes
 from metarl_agents.gradient.estimators import ESTIMATORS, MetaEstimator, OuterLoss
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
-from metarl_agents.gradient.meta_parameters import Groups
 from metarl_agents.gradient.outer_losses import outer_loss
 from metarl_agents.gradient.score_terms import (
     COMPARISONS,
@@ -31,7 +32,6 @@ from metarl_agents.gradient.score_terms import (
     unit_of_credit,
     with_one_scale,
 )
-from metarl_agents.gradient.step_sizes import policy_part, step_sizes
 
 
 class SGMRL(GradientMeta):
@@ -76,6 +76,7 @@ class SGMRL(GradientMeta):
         learn_inner_lr: str | None = None,
         adapt_lr_decay: float = 1.0,
         learning_rate: float | str = 1e-3,
+        max_grad_norm: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         normalize_advantage: bool = True,
@@ -105,6 +106,7 @@ class SGMRL(GradientMeta):
             learn_inner_lr=learn_inner_lr,
             adapt_lr_decay=adapt_lr_decay,
             learning_rate=learning_rate,
+            max_grad_norm=max_grad_norm,
             gamma=gamma,
             gae_lambda=gae_lambda,
             normalize_advantage=normalize_advantage,

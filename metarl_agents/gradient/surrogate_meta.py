@@ -14,11 +14,11 @@ from metarl_agents.common.losses import Reduction, mean_kl
 from metarl_agents.common.meta_gradient import task_map
 from metarl_agents.common.policies import Params
 from metarl_agents.common.solvers import TrustRegionStep, trust_region_step
+from metarl_agents.common.step_sizes import policy_part
 from metarl_agents.gradient.estimators import score_surrogate
 from metarl_agents.gradient.gradient_meta import GradientMeta
 from metarl_agents.gradient.meta_episodes import MetaEpisodes, TaskBatch
 from metarl_agents.gradient.outer_losses import outer_loss
-from metarl_agents.gradient.step_sizes import policy_part
 
 OUTER_STEPS = ("trpo", "ppo", "vpg")
 LOSS_OF_STEP = {"trpo": "ratio", "ppo": "clip", "vpg": "loglik"}
@@ -67,6 +67,7 @@ class SurrogateMeta(GradientMeta):
         learn_inner_lr: str | None = None,
         adapt_lr_decay: float = 1.0,
         learning_rate: float | str = 1e-3,
+        max_grad_norm: float | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         normalize_advantage: bool = True,
@@ -98,6 +99,7 @@ class SurrogateMeta(GradientMeta):
             learn_inner_lr=learn_inner_lr,
             adapt_lr_decay=adapt_lr_decay,
             learning_rate=learning_rate,
+            max_grad_norm=max_grad_norm,
             gamma=gamma,
             gae_lambda=gae_lambda,
             normalize_advantage=normalize_advantage,

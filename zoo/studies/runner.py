@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from metarl_agents.common.task_chunks import one_intra_op_thread
+from zoo.allocator import keep_freed_memory
 from zoo.report import Grid
 from zoo.studies.study import Context, Run, Study, finished, play_run
 
@@ -189,6 +190,7 @@ def _start_worker(stop: Any) -> None:
     # Ctrl-C reaches every process of the terminal; the first one decides, and asks the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _STOP[:] = [stop]
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -256,3 +256,20 @@ def test_paper_size_stays_below_1200_megabytes():
         cwd=Path(__file__).parents[3],
     )
     assert float(done.stdout) < 1200
+
+
+def test_long_gradients_are_shortened_and_keep_their_direction():
+    params = {"a": th.tensor([3.0, 0.0]), "b": th.tensor([[4.0]])}
+    found = meta_gradient(
+        lambda own, data: (own["a"] * data[..., :2]).sum(-1)
+        + (own["b"][..., 0, :] * data[..., 2:]).sum(-1),
+        params,
+        th.tensor([[3.0, 0.0, 4.0]]),
+    )
+    assert found.norm == 5.0
+    assert found.clipped(None) is found.gradient
+    assert found.clipped(5.0) is found.gradient
+    shortened = found.clipped(0.5)
+    # A tenth of (3, 0) and 4, to the rounding of float32.
+    assert th.allclose(shortened["a"], th.tensor([0.3, 0.0]))
+    assert th.allclose(shortened["b"], th.tensor([[0.4]]))

@@ -15,6 +15,7 @@ from metarl_agents.common.losses import (
 from metarl_agents.common.solvers import (
     conjugate_gradient,
     flatten,
+    krylov_solve,
     trust_region_step,
     unflatten,
 )
@@ -274,3 +275,23 @@ def test_policies_never_leave_the_region_nor_get_worse(network, dtype, max_kl):
         assert step.loss == loss_after.item()
         accepted += step.accepted
     assert accepted >= 7
+
+
+def test_ritz_values_end_as_the_eigenvalues_and_lie_between_them_before():
+    matrix, b = matrix_of_condition(100, n=8)
+    eigenvalues = th.linalg.eigvalsh(matrix)
+    solve = krylov_solve(lambda v: matrix @ v, b, n_iterations=8, tolerance=1e-30)
+    assert th.allclose(solve.ritz_values(), eigenvalues, rtol=1e-6)
+    early = krylov_solve(lambda v: matrix @ v, b, n_iterations=4, tolerance=1e-30)
+    values = early.ritz_values()
+    assert len(values) == early.n_products == 4
+    assert float(eigenvalues[0]) < float(values[0]) < float(values[-1]) < float(eigenvalues[-1])
+    expected = (b - matrix @ early.x).norm() / b.norm()
+    assert float(early.residual) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_a_direction_of_negative_curvature_is_told_with_its_bend():
+    matrix = th.tensor([2.0, -3.0]).diag()
+    solve = krylov_solve(lambda v: matrix @ v, th.tensor([0.0, 1.0]), n_iterations=5, tolerance=0.0)
+    assert (float(solve.bend), solve.n_products, float(solve.residual)) == (-3.0, 1, 1.0)
+    assert len(solve.ritz_values()) == 0

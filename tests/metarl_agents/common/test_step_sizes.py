@@ -3,7 +3,7 @@ import pytest
 import torch as th
 
 from metarl_agents.common.inner_loop import inner_step
-from metarl_agents.gradient.step_sizes import (
+from metarl_agents.common.step_sizes import (
     LARGEST,
     PREFIX,
     SMALLEST,

@@ -9,33 +9,31 @@ from metarl_agents.common.adam import AdamState, adam_step, initial_adam_state
 from metarl_agents.common.baselines import Baseline, ValueBaseline
 from metarl_agents.common.policies import Params
 from metarl_agents.common.policies.module import NetworkPolicy
-from metarl_agents.gradient.step_sizes import initial_log_step_sizes, policy_part, within_bounds
+from metarl_agents.common.step_sizes import policy_part, within_bounds
 
 Groups = dict[str, Params]
 
 
 class MetaParameters:
-    """The initialisation theta, its step sizes where they are learned, and Adam's memory of both.
+    """A policy's theta, step sizes of an inner loop that learns them, and Adam's memory of both.
 
     A baseline that is learned is kept in files with them, though it learns by itself.
 
     :param policy: the module that holds theta, which is updated in place
     :param baseline: of returns
-    :param inner_lr: the first step size
-    :param learn_inner_lr: "tensor", "element" or None; see :func:`.initial_log_step_sizes`
+    :param step_sizes: the first ones, as :func:`.initial_log_step_sizes` returns them; None where
+        none are learned
     """
 
     def __init__(
         self,
         policy: NetworkPolicy,
         baseline: Baseline,
-        inner_lr: float,
-        learn_inner_lr: str | None,
+        step_sizes: Params | None = None,
     ) -> None:
         self.policy, self.baseline = policy, baseline
-        theta = self.theta()
-        step_sizes = initial_log_step_sizes(theta, inner_lr, learn_inner_lr)
-        adam = initial_adam_state({**theta, **step_sizes})
+        step_sizes = step_sizes or {}
+        adam = initial_adam_state({**self.theta(), **step_sizes})
         self.groups: Groups = {
             "step_sizes": step_sizes,
             "adam": {"n_steps": adam.n_steps},
