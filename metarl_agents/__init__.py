@@ -14,7 +14,7 @@ from metarl_agents.bayesian import (
     MTSRLPlus,
     OracleLinTS,
 )
-from metarl_agents.bilevel import TabularBOMRL
+from metarl_agents.bilevel import BOMRL, TabularBOMRL
 from metarl_agents.common.callbacks import MetaEvalCallback
 from metarl_agents.common.evaluation import (
     AdaptationResult,
@@ -45,6 +45,7 @@ ALGORITHMS: dict[str, type[MetaAlgorithm]] = {
     "sgmrl": SGMRL,
     "dice_maml": DiCEMAML,
     "tabular_bomrl": TabularBOMRL,
+    "bomrl": BOMRL,
 }
 """Every algorithm under the name that the command line and the hyper-parameter files use."""
 
@@ -73,6 +74,7 @@ def load_pretrained(
 
 __all__ = [
     "ALGORITHMS",
+    "BOMRL",
     "EMAML",
     "FOMAML",
     "MAML",

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl_agents.bilevel.exact import Evaluation
 from metarl_agents.bilevel.implicit import LinearSolve
 from metarl_agents.bilevel.lower_level import Adapted, LowerLevel, kl_divergence
+from metarl_agents.bilevel.probabilities import log_softmax
 from metarl_agents.bilevel.settings import HypergradientSettings
 
 LARGEST_SPAN = 30.0
@@ -80,7 +81,7 @@ def adaptation_diagnostics(
     :param adapted: its solution
     :param after: pi', evaluated
     """
-    log_policy, log_prior = adapted.log_policy, problem.logits.log_softmax(-1)
+    log_policy, log_prior = adapted.log_policy, log_softmax(problem.logits)
     kl = kl_divergence(log_policy, log_prior)
     second_moment = (2.0 * log_policy - log_prior).logsumexp(-1).exp()
     is_unvisited = before.occupancy == 0.0

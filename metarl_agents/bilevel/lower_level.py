@@ -21,6 +21,7 @@ from torch import Tensor
 from metarl_agents.bilevel.exact import centred
 from metarl_agents.bilevel.forward_kl import log_root, sgd20_logits
 from metarl_agents.bilevel.newton import ProximalProblems, proximal_logits
+from metarl_agents.bilevel.probabilities import log_softmax, softmax
 
 Solver = Literal["exact", "sgd20"]
 SOLVERS: tuple[Solver, ...] = ("exact", "sgd20")
@@ -67,12 +68,12 @@ class Adapted(NamedTuple):
     @property
     def log_policy(self) -> Float[Tensor, "task state action"]:
         """log pi', (M, S, A)."""
-        return self.logits.log_softmax(-1)
+        return log_softmax(self.logits)
 
     @property
     def policy(self) -> Float[Tensor, "task state action"]:
         """pi', (M, S, A)."""
-        return self.logits.softmax(-1)
+        return softmax(self.logits)
 
 
 class Pullback(NamedTuple):
@@ -171,7 +172,7 @@ def surrogate_gain(problem: LowerLevel, theta: Tensor) -> Float[Tensor, " task"]
     :param problem: M lower-level problems
     :param theta: (M, S, A)
     """
-    change = theta.softmax(-1) - problem.logits.softmax(-1)
+    change = softmax(theta) - softmax(problem.logits)
     return (problem.occupancy * (change * problem.action_values).sum(-1)).sum(-1)
 
 
@@ -198,32 +199,32 @@ class ForwardKL:
     def solution(self, problem: LowerLevel, *, max_iterations: int) -> Tensor:
         """log pi' by one scalar root per state; it always converges, whatever `max_iterations`."""
         gap = problem.action_values.amax(-1, keepdim=True) - problem.action_values
-        log_prior = problem.logits.log_softmax(-1)
+        log_prior = log_softmax(problem.logits)
         log_gap = (gap / problem.scale).log()
         root = log_root(log_prior, log_gap)
-        return (log_prior - th.logaddexp(root, log_gap)).log_softmax(-1)
+        return log_softmax(log_prior - th.logaddexp(root, log_gap))
 
     def squared(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """E_nu KL(pi_phi || pi_theta)."""
-        kl = kl_divergence(problem.logits.log_softmax(-1), theta.log_softmax(-1))
+        kl = kl_divergence(log_softmax(problem.logits), log_softmax(theta))
         return (problem.occupancy * kl).sum(-1)
 
     def slope(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """`lambda (p - pi_phi) - p (Q - <p, Q>)`."""
-        p = theta.softmax(-1)
-        drift = problem.scale * (p - problem.logits.softmax(-1))
+        p = softmax(theta)
+        drift = problem.scale * (p - softmax(problem.logits))
         return drift - centred(p, problem.action_values)
 
     def curvature_range(self, problem: LowerLevel, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Of M(s) = lambda diag(pi_phi / pi'^2)."""
-        log_m = problem.logits.log_softmax(-1) - 2.0 * theta.log_softmax(-1)
+        log_m = log_softmax(problem.logits) - 2.0 * log_softmax(theta)
         return _scaled_range(problem, log_m)
 
     def pullback(self, problem: LowerLevel, theta: Tensor, cotangent: Tensor) -> Pullback:
         """With `R = pi' / pi_phi` and `c = <R, g> / <R, pi'>`: `g + c (pi_phi - pi')` to phi and
         `R (g - c pi') / lambda` to Q. M is never formed, so small probabilities do no harm.
         """
-        log_policy, log_prior = theta.log_softmax(-1), problem.logits.log_softmax(-1)
+        log_policy, log_prior = log_softmax(theta), log_softmax(problem.logits)
         log_ratio = log_policy - log_prior
         top = log_ratio.amax(-1, keepdim=True)
         relative = (log_ratio - top).exp()
@@ -235,8 +236,8 @@ class ForwardKL:
 
     def derivative_in_lam(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """`(1 - R / <R, pi'>) / lambda`."""
-        log_policy = theta.log_softmax(-1)
-        log_ratio = log_policy - problem.logits.log_softmax(-1)
+        log_policy = log_softmax(theta)
+        log_ratio = log_policy - log_softmax(problem.logits)
         mean = (log_ratio + log_policy).logsumexp(-1, keepdim=True)
         return -th.expm1(log_ratio - mean) / problem.scale
 
@@ -249,22 +250,22 @@ class ReverseKL:
 
     def solution(self, problem: LowerLevel, *, max_iterations: int) -> Tensor:
         """log pi', in closed form."""
-        return (problem.logits + problem.action_values / problem.scale).log_softmax(-1)
+        return log_softmax(problem.logits + problem.action_values / problem.scale)
 
     def squared(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """E_nu KL(pi_theta || pi_phi)."""
-        kl = kl_divergence(theta.log_softmax(-1), problem.logits.log_softmax(-1))
+        kl = kl_divergence(log_softmax(theta), log_softmax(problem.logits))
         return (problem.occupancy * kl).sum(-1)
 
     def slope(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """`p (h - <p, h>)` with `h = lambda log(p / pi_phi) - Q`."""
-        log_policy = theta.log_softmax(-1)
-        log_ratio = log_policy - problem.logits.log_softmax(-1)
+        log_policy = log_softmax(theta)
+        log_ratio = log_policy - log_softmax(problem.logits)
         return centred(log_policy.exp(), problem.scale * log_ratio - problem.action_values)
 
     def curvature_range(self, problem: LowerLevel, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Of M(s) = lambda diag(1 / pi')."""
-        return _scaled_range(problem, -theta.log_softmax(-1))
+        return _scaled_range(problem, -log_softmax(theta))
 
     def pullback(self, problem: LowerLevel, theta: Tensor, cotangent: Tensor) -> Pullback:
         """g to phi and g / lambda to Q."""
@@ -305,7 +306,7 @@ class ParameterDistance:
     def pullback(self, problem: LowerLevel, theta: Tensor, cotangent: Tensor) -> Pullback:
         """With `u = H^-1 g`: `2 lambda u` to phi, `nu p (u - <p, u>)` to Q, `<u, b>` to nu."""
         u = th.linalg.solve(self._hessian(problem, theta), cotangent)
-        p = theta.softmax(-1)
+        p = softmax(theta)
         return Pullback(
             2.0 * problem.scale * u,
             problem.occupancy[..., None] * centred(p, u),

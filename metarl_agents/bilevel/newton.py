@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl_agents.bilevel.exact import centred
+from metarl_agents.bilevel.probabilities import softmax
 
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 50
@@ -42,7 +43,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        gain = (theta.softmax(-1) * self.action_values).sum(-1)
+        gain = (softmax(theta) * self.action_values).sum(-1)
         return self.lam * (theta - self.logits).square().sum(-1) - self.weight * gain
 
     def gradient(self, theta: Float[Tensor, "problem action"]) -> Float[Tensor, "problem action"]:
@@ -50,7 +51,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        b = centred(theta.softmax(-1), self.action_values)
+        b = centred(softmax(theta), self.action_values)
         return 2.0 * self.lam[:, None] * (theta - self.logits) - self.weight[:, None] * b
 
     def hessian(
@@ -60,7 +61,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        p = theta.softmax(-1)
+        p = softmax(theta)
         b = centred(p, self.action_values)
         cross = b[:, :, None] * p[:, None, :]
         bracket = th.diag_embed(b) - cross - cross.mT
