@@ -149,19 +149,19 @@ def converging(options: Options) -> Study:
 def halfcheetah_dir(options: Options) -> Study:
     """HalfCheetahDir, 100 steps: MAML and ProMP as we tuned them, and ProMP as in its paper."""
     # Where actions start with a deviation of 1, inner steps do nothing for 100 iterations.
-    names = (_TUNED_TRPO, _TUNED, "ProMP", "MAML (TRPO)")
-    return _locomotion("halfcheetah_dir", names, CHEETAH_DIR, options, 3, 300)
+    lengths = {_TUNED_TRPO: 400, _TUNED: 500, "ProMP": 500, "MAML (TRPO)": 300}
+    return _locomotion("halfcheetah_dir", lengths, CHEETAH_DIR, options, seeds=3)
 
 
 def halfcheetah_vel(options: Options) -> Study:
     """HalfCheetahVel, 100 steps: MAML as we tuned it for the direction."""
     env = "metarl/HalfCheetahVel-v0"
-    return _locomotion("halfcheetah_vel", (_TUNED_TRPO,), env, options, 3, 100)
+    return _locomotion("halfcheetah_vel", {_TUNED_TRPO: 100}, env, options, seeds=3)
 
 
 def ant_dir(options: Options) -> Study:
     """AntDir, 100 steps: ProMP."""
-    return _locomotion("ant_dir", ("ProMP",), "metarl/AntDir-v0", options, 1, 100)
+    return _locomotion("ant_dir", {"ProMP": 100}, "metarl/AntDir-v0", options, seeds=1)
 
 
 def comparators(options: Options) -> Study:
@@ -281,18 +281,21 @@ def _meta_runs(
 
 
 def _locomotion(
-    name: str, methods: tuple[str, ...], env: str, options: Options, seeds: int, iterations: int
+    name: str, lengths: Mapping[str, int], env: str, options: Options, *, seeds: int
 ) -> Study:
-    runs = _meta_runs(
-        methods,
-        env,
-        _CHEETAH_SIZE,
-        options,
-        seeds=seeds,
-        iterations=iterations,
-        curves=CURVES,
-        env_kwargs={"horizon": 100},
-    )
+    """Runs of methods with as many meta-iterations as each of them is given."""
+    runs: list[Run] = []
+    for method, iterations in lengths.items():
+        runs += _meta_runs(
+            (method,),
+            env,
+            _CHEETAH_SIZE,
+            options,
+            seeds=seeds,
+            iterations=iterations,
+            curves=CURVES,
+            env_kwargs={"horizon": 100},
+        )
     return Study(f"gradient_{name}", play, tuple(runs))
 
 
