@@ -19,7 +19,6 @@ from metarl_agents.bilevel.lower_level import (
     distance_of,
     solve_lower_level,
 )
-from metarl_agents.bilevel.probabilities import softmax
 from metarl_agents.bilevel.settings import DEFAULT_SETTINGS, HypergradientSettings, check_settings
 from metarl_envs.core import FloatArray
 from metarl_envs.tabular.mdp import FiniteMDP
@@ -96,7 +95,7 @@ def lower_level_at(
     :param logits: phi, (S, A) or (M, S, A)
     :param lam: lambda, one number or (M,)
     """
-    before = evaluate(tasks, softmax(logits))
+    before = evaluate(tasks, logits.softmax(-1))
     logits = logits.expand_as(tasks.rewards)
     weights = th.as_tensor(lam, dtype=logits.dtype, device=logits.device).expand(tasks.n_tasks)
     return before, LowerLevel(logits, before.action_values, before.occupancy, weights)

@@ -7,7 +7,7 @@ Near-Optimality under All-task Optimum Comparator", https://arxiv.org/abs/2410.0
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -30,6 +30,7 @@ from metarl_agents.bilevel.network_meta_step import meta_policy_step
 from metarl_agents.bilevel.network_problem import NetworkProblem, network_problem
 from metarl_agents.bilevel.network_sampled import PARTS
 from metarl_agents.bilevel.network_tasks import (
+    BilevelEpisodes,
     HypergradientChoice,
     TaskHypergradient,
     centred_values,
@@ -48,23 +49,6 @@ from metarl_agents.common.step_baselines import learn_from
 from metarl_agents.common.task_chunks import run_on_threads
 
 
-class BilevelEpisodes(NamedTuple):
-    """What one meta-iteration collected.
-
-    :param before: episodes of the meta-policy in M tasks
-    :param after: of the adapted policies
-    :param problems: the M lower levels
-    :param solutions: of these, the adapted policies
-    :param seed: of what is random in the update
-    """
-
-    before: EpisodeBatch
-    after: EpisodeBatch
-    problems: Sequence[NetworkProblem]
-    solutions: Sequence[NetworkSolution]
-    seed: int
-
-
 class BOMRL(NetworkMeta):
     """Learns a policy network from which many steps on one batch of episodes adapt to a task.
 
@@ -75,15 +59,17 @@ class BOMRL(NetworkMeta):
     differentiating the solution implicitly: no adaptation step is differentiated through, however
     many there are. Derivatives are our derivation; see `bilevel.network_hypergradient`.
 
-    They hold where the lower level is solved. The 50 steps of Adam of publicly available experiment
-    scripts come near at best: the log has the residual that is left, ``polish_steps`` removes it,
-    ``strict`` insists. These scripts also keep only the first of three ``parts``, play five times
-    the episodes after adaptation, and bootstrap returns beyond the horizon by further steps, which
-    is left out here.
+    They hold where the lower level is solved: Newton steps (``polish_steps``) see to that, the log
+    has the residual that is left, and ``strict`` insists. Differs from publicly available
+    experiment scripts, whose settings are the presets bomrl2024: these take 50 steps of Adam alone,
+    keep only the first of three ``parts``, measure that part in the line search of the meta-step,
+    play five times the episodes after adaptation, and bootstrap returns beyond the horizon by
+    further steps.
 
     How to choose lambda: relative ones carry over between families. Take the largest of 3, 1, 0.3,
     0.1 with which adaptation moves the policy by 0.05 nats or more (``train/mean_kl``) while
     ``train/effective_sample_size`` stays above 0.1; then compare neighbours on validation tasks.
+    This rule and the defaults that are not said to be of the scripts are ours.
 
     :param policy: "MlpPolicy", or "TabularPolicy" (a table of logits)
     :param env: id, env, vector env or VecEnv of a family that draws tasks
@@ -96,15 +82,15 @@ class BOMRL(NetworkMeta):
         is then kept, as the hypergradient holds lambda fixed; an agent that has not learned yet
         takes the deviation in each task. Rescaling all rewards then changes nothing
     :param eta: weight of the proximal term, in the unit of ``lam``, without which the implicit
-        system of a KL distance is singular
+        system of a KL distance is singular (those scripts: 0)
     :param squash: whether g is `2 sigmoid(2 rho - 2)` (those scripts), or rho itself
     :param discounted_states: whether step t counts gamma^t in the lower level, as the occupancy of
         the theory does; otherwise all steps count alike (those scripts)
-    :param n_lower_steps: gradient steps of the lower level (50: those scripts)
-    :param lower_lr: of these steps (1e-3: those scripts)
+    :param n_lower_steps: gradient steps of the lower level (those scripts: 50)
+    :param lower_lr: of these steps (those scripts: 1e-3)
     :param lower_optimizer: "adam" (those scripts) or "sgd"
     :param max_distance: D^2 that no step may exceed (3.0: those scripts)
-    :param polish_steps: Newton steps of the lower level after those
+    :param polish_steps: Newton steps of the lower level after those (those scripts: 0)
     :param tolerance: largest residual, relative to that at phi, at which it counts as solved
     :param strict: refuse hypergradients of lower levels that are not solved, instead of a warning
     :param mode: "implicit", or "first_order": the derivative of the adaptation is taken to be the
@@ -116,13 +102,14 @@ class BOMRL(NetworkMeta):
         (those scripts; Schulman et al. 2015), or "adam"
     :param max_kl: the divergence that a "trpo" step may cause (0.03: those scripts)
     :param n_cg_iterations: conjugate gradients of a "trpo" step (10: those scripts)
-    :param cg_damping: added to its curvature (0: those scripts)
+    :param cg_damping: added to its curvature, which is singular in directions that no visited state
+        feels (those scripts: 0)
     :param max_backtracks: how often it is shortened before it is given up (10: those scripts)
     :param backtrack_ratio: factor that shortens it (0.5: those scripts)
     :param meta_batch_size: M, tasks per meta-iteration
     :param n_episodes_per_task: E, episodes per task before adaptation
-    :param n_episodes_after_factor: of them, how many times as many are played after adaptation
-        (those scripts: 5)
+    :param n_episodes_after_factor: how many times as many are played after adaptation (those
+        scripts: 5)
     :param learning_rate: of "adam"; a number, or "lin_1e-3" for one that falls to 0
     :param gamma: discount (0.995: those scripts)
     :param gae_lambda: lambda of generalised advantages (Schulman et al. 2016)
@@ -143,7 +130,7 @@ class BOMRL(NetworkMeta):
         env: Any,
         *,
         algorithm: int | str = 2,
-        lam: float = 1.0,
+        lam: float = 0.3,
         adapt_lam: float | None = None,
         lam_relative: bool = True,
         eta: float = 0.1,

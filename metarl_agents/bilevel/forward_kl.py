@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl_agents.bilevel.exact import centred
-from metarl_agents.bilevel.probabilities import softmax
 
 _N_ROOT_STEPS = 15
 _N_HALVINGS = 64
@@ -77,9 +76,9 @@ def sgd20_logits(
     :param clip: smallest probability inside the KL
     """
     theta = logits
-    prior = softmax(logits).clamp(min=clip)
+    prior = logits.softmax(-1).clamp(min=clip)
     for _ in range(n_steps):
-        p = softmax(theta)
+        p = theta.softmax(-1)
         weights = prior * (p > clip)  # a clipped probability has no slope
         pull = p * weights.sum(-1, keepdim=True) - weights
         theta = theta - step_size * (pull - centred(p, scaled_q))

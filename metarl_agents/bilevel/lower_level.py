@@ -21,7 +21,7 @@ from torch import Tensor
 from metarl_agents.bilevel.exact import centred
 from metarl_agents.bilevel.forward_kl import log_root, sgd20_logits
 from metarl_agents.bilevel.newton import ProximalProblems, proximal_logits
-from metarl_agents.bilevel.probabilities import log_softmax, softmax
+from metarl_agents.bilevel.probabilities import log_softmax
 
 Solver = Literal["exact", "sgd20"]
 SOLVERS: tuple[Solver, ...] = ("exact", "sgd20")
@@ -73,7 +73,7 @@ class Adapted(NamedTuple):
     @property
     def policy(self) -> Float[Tensor, "task state action"]:
         """pi', (M, S, A)."""
-        return softmax(self.logits)
+        return self.logits.softmax(-1)
 
 
 class Pullback(NamedTuple):
@@ -172,7 +172,7 @@ def surrogate_gain(problem: LowerLevel, theta: Tensor) -> Float[Tensor, " task"]
     :param problem: M lower-level problems
     :param theta: (M, S, A)
     """
-    change = softmax(theta) - softmax(problem.logits)
+    change = theta.softmax(-1) - problem.logits.softmax(-1)
     return (problem.occupancy * (change * problem.action_values).sum(-1)).sum(-1)
 
 
@@ -211,8 +211,8 @@ class ForwardKL:
 
     def slope(self, problem: LowerLevel, theta: Tensor) -> Tensor:
         """`lambda (p - pi_phi) - p (Q - <p, Q>)`."""
-        p = softmax(theta)
-        drift = problem.scale * (p - softmax(problem.logits))
+        p = theta.softmax(-1)
+        drift = problem.scale * (p - problem.logits.softmax(-1))
         return drift - centred(p, problem.action_values)
 
     def curvature_range(self, problem: LowerLevel, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -306,7 +306,7 @@ class ParameterDistance:
     def pullback(self, problem: LowerLevel, theta: Tensor, cotangent: Tensor) -> Pullback:
         """With `u = H^-1 g`: `2 lambda u` to phi, `nu p (u - <p, u>)` to Q, `<u, b>` to nu."""
         u = th.linalg.solve(self._hessian(problem, theta), cotangent)
-        p = softmax(theta)
+        p = theta.softmax(-1)
         return Pullback(
             2.0 * problem.scale * u,
             problem.occupancy[..., None] * centred(p, u),

@@ -1,6 +1,6 @@
 """What BO-MRL with networks does in one task: weigh episodes, adapt, differentiate the adaptation.
 
-Pure functions of one task's tensors. Shapes: E episodes, T steps.
+Pure functions of one task's tensors. Shapes: M tasks, E episodes, T steps.
 """
 
 import math
@@ -18,10 +18,28 @@ from metarl_agents.bilevel.network_hypergradient import (
 )
 from metarl_agents.bilevel.network_lower_level import NetworkSolution
 from metarl_agents.bilevel.network_problem import NetworkProblem, log_ratios
+from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.inner_loop import inner_gradient
 from metarl_agents.common.policies.networks import Params
 from metarl_agents.common.returns import WeightedEpisodes, deviation
 from metarl_agents.common.solvers import flatten
+
+
+class BilevelEpisodes(NamedTuple):
+    """What one meta-iteration collected.
+
+    :param before: episodes of the meta-policy in M tasks
+    :param after: of the adapted policies
+    :param problems: the M lower levels
+    :param solutions: of these, the adapted policies
+    :param seed: of what is random in the update
+    """
+
+    before: EpisodeBatch
+    after: EpisodeBatch
+    problems: Sequence[NetworkProblem]
+    solutions: Sequence[NetworkSolution]
+    seed: int
 
 
 class HypergradientChoice(NamedTuple):

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl_agents.bilevel.exact import centred
-from metarl_agents.bilevel.probabilities import softmax
 
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 50
@@ -43,7 +42,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        gain = (softmax(theta) * self.action_values).sum(-1)
+        gain = (theta.softmax(-1) * self.action_values).sum(-1)
         return self.lam * (theta - self.logits).square().sum(-1) - self.weight * gain
 
     def gradient(self, theta: Float[Tensor, "problem action"]) -> Float[Tensor, "problem action"]:
@@ -51,7 +50,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        b = centred(softmax(theta), self.action_values)
+        b = centred(theta.softmax(-1), self.action_values)
         return 2.0 * self.lam[:, None] * (theta - self.logits) - self.weight[:, None] * b
 
     def hessian(
@@ -61,7 +60,7 @@ class ProximalProblems(NamedTuple):
 
         :param theta: (R, A)
         """
-        p = softmax(theta)
+        p = theta.softmax(-1)
         b = centred(p, self.action_values)
         cross = b[:, :, None] * p[:, None, :]
         bracket = th.diag_embed(b) - cross - cross.mT

@@ -1,6 +1,7 @@
 """BO-MRL for tasks with finitely many states and actions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,10 +208,10 @@ class TabularBOMRL(TabularBilevelMeta):
             models = task_models(
                 self.env, tasks, gamma=self.gamma, table=self.network, device=self.device
             )
-            q = evaluate(models, logits.softmax(-1)).action_values
-            return TabularData(before, None, models, self._unit(q))
+            unit = self._unit(lambda: evaluate(models, logits.softmax(-1)).action_values)
+            return TabularData(before, None, models, unit)
         unit = self._unit(
-            action_values_of(logits, before, table=self.network, sampling=self._sampling)
+            partial(action_values_of, logits, before, table=self.network, sampling=self._sampling)
         )
         adapted = self._adapted(logits, before, lambda q: self.lam * unit)
         after = self._played(adapted, tasks, rng, callback)
@@ -267,13 +268,13 @@ class TabularBOMRL(TabularBilevelMeta):
         )
         return None if episodes is None else episodes.to(self.device)
 
-    def _unit(self, action_values: Tensor) -> float:
+    def _unit(self, action_values: Callable[[], Tensor]) -> float:
         """What lambda counts in: found out once, then kept."""
         if not self.lam_relative:
             return 1.0
         known = float(self._meta.lam_unit)
         # Without any reward there is nothing to measure, and nothing to adapt to.
-        return known or absolute_lam(1.0, action_values) or 1.0
+        return known or absolute_lam(1.0, action_values()) or 1.0
 
     def _from_models(self, models: TabularTasks, lam: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Hypergradients (M, S, A) and diagnostics (M,) from the models."""

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import pytest
 
-from metarl_agents import ALGORITHMS, TabularBOMRL
+from metarl_agents import ALGORITHMS, BOMRL, TabularBOMRL
 from metarl_agents.common.checkpoint import constructor_parameters
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
 from metarl_agents.common.testing import META_ALGORITHM_CHECKS, check_meta_algorithm
@@ -44,7 +44,7 @@ def small_arguments(algorithm: type[MetaAlgorithm], *, probe: bool = False) -> d
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ALGORITHMS if name not in (*GRADIENT, "tabular_bomrl")]
+    "name", [name for name in ALGORITHMS if name not in (*GRADIENT, "tabular_bomrl", "bomrl")]
 )
 def test_agent_keeps_the_contract(name):
     algorithm = ALGORITHMS[name]
@@ -97,6 +97,21 @@ def test_tabular_bilevel_agent_keeps_the_contract(arguments):
         kwargs={**small, **arguments},
         # Probes know no model of their tasks.
         probe_kwargs={**small, "mode": "sampled", "lam": 0.05, "n_episodes_per_task": 5},
+    )
+    assert ran == tuple(META_ALGORITHM_CHECKS)
+
+
+@pytest.mark.parametrize("env", [short_regulator, pytest.param(ENV, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:the hypergradient", "ignore:adaptation moves", "ignore:lam is")
+def test_network_bilevel_agent_keeps_the_contract(env):
+    small = {"meta_batch_size": 6, "policy_kwargs": {"net_arch": [8]}, "n_lower_steps": 3}
+    small |= {"polish_steps": 1, "n_implicit_iterations": 2, "n_cg_iterations": 2}
+    ran = check_meta_algorithm(
+        BOMRL,
+        env=env,
+        kwargs={**small, "n_episodes_per_task": 2},
+        probe_kwargs={**small, "n_episodes_per_task": 10, "n_lower_steps": 20, "lam": 0.1},
+        n_adapt_episodes=20,
     )
     assert ran == tuple(META_ALGORITHM_CHECKS)
 

@@ -30,7 +30,9 @@ class Contender(NamedTuple):
     to theirs, that is good enough
     """
     most_milliseconds: float | None = None
-    """longest run that is good enough; the table then shows milliseconds instead of rates"""
+    """longest call that is good enough; the table then shows milliseconds instead of rates"""
+    n_calls: int = 1
+    """calls in one run"""
     n_threads: int = 1
     """threads (or processes) that it uses; comparisons by CPU time need 1"""
 
@@ -100,6 +102,20 @@ def rows_of(
             pair = _Pair(contender, contenders[reference], samples[name], samples[reference])
             rows.append(_compared(name, reference, pair, least, clock))
     return rows
+
+
+def unjudged(contenders: Mapping[str, Contender]) -> dict[str, Contender]:
+    """The same contenders and comparisons without bars.
+
+    :param contenders: by name
+    """
+    return {
+        name: each._replace(
+            against=tuple((reference, None) for reference, _ in each.against),
+            most_milliseconds=None if each.most_milliseconds is None else np.inf,
+        )
+        for name, each in contenders.items()
+    }
 
 
 class _Pair(NamedTuple):
@@ -241,9 +257,9 @@ def _comparable(
 def _timed_row(name: str, contender: Contender, samples: Sequence[Sample], clock: str) -> Row:
     most = contender.most_milliseconds
     assert most is not None
-    times = 1e3 / _rates(contender._replace(n_units=1), samples, clock)
+    times = 1e3 / _rates(contender._replace(n_units=contender.n_calls), samples, clock)
     value = float(np.median(times))
-    bar = f"<= {most:g} ms: {'met' if value <= most else 'MISSED'}"
+    bar = f"<= {most:g} ms: {'met' if value <= most else 'MISSED'}" if most < np.inf else ""
     return Row(name, "ms", value, clock, low=times.min(), high=times.max(), bar=bar)
 
 

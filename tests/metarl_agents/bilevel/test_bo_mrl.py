@@ -13,7 +13,6 @@ from metarl_agents.bilevel.network_hypergradient import sampled_hypergradient
 from metarl_agents.bilevel.network_tasks import centred_values, effective_sample_size
 from metarl_agents.common.collect import collect_episodes
 from metarl_agents.common.inner_loop import inner_gradient
-from metarl_agents.common.policies import stack_policies
 from metarl_envs.probes import LinearQuadraticVector, SignFlip, SignFlipVector
 
 SMALL = {
@@ -56,10 +55,11 @@ def differing(first, second):
     return [name for name in ours if not th.equal(ours[name], theirs[name])]
 
 
-def batch_of(agent, seed=1, n_episodes=4):
+def batch_of(agent):
+    """The initial policy, and episodes of it in one task."""
     policy = agent.initial_policy()
-    venv = LinearQuadraticVector(1, n_stages=3)
-    return policy, collect_episodes(venv, stack_policies([policy]), n_episodes, seed=seed).task(0)
+    policies = agent.initial_policies([np.random.default_rng(i) for i in range(4)])
+    return policy, collect_episodes(agent.env, policies, 4, seed=1).task(0)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_one_sgd_step_on_the_squared_distance_is_the_inner_step_of_maml():
         n_lower_steps=1,
         lower_lr=0.5,
         lower_optimizer="sgd",
-        squash=True,
+        max_distance=1e6,
         gamma=0.9,
     )
     theirs = MAML(
@@ -137,7 +137,8 @@ def test_one_sgd_step_on_the_squared_distance_is_the_inner_step_of_maml():
         )
     )
     for name, tensor in first.params.items():
-        np.testing.assert_allclose(tensor, second.params[name], atol=1e-6)
+        # Float32, and a step of about 1.
+        np.testing.assert_allclose(tensor, second.params[name], atol=1e-5)
 
 
 def test_adapting_in_many_tasks_has_the_bits_of_adapting_one_by_one():
@@ -229,7 +230,7 @@ def test_a_lower_level_that_is_not_solved_is_refused_or_warned_of_once(arguments
 
 def test_negative_curvature_is_refused_with_what_to_raise():
     agent = small(strict=True, eta=0.0, lam=0.05, n_lower_steps=20, lower_lr=0.05, tolerance=1e3)
-    with pytest.raises(ValueError, match="curvature .* raise eta or lam"):
+    with pytest.raises(ValueError, match=r"curvature .* raise eta or lam"):
         learned(agent, 3)
 
 
@@ -244,7 +245,7 @@ def test_newton_steps_solve_the_lower_level_that_strict_asks_for():
 
 def test_a_lambda_that_adapts_nothing_is_warned_of():
     with pytest.warns(UserWarning, match="use a smaller lam"):
-        learned(small(lam=1e3), 1)
+        learned(small(lam=1e3, lower_optimizer="sgd"), 1)
     with pytest.warns(UserWarning, match=r"lam is small.*effective sample size"):
         learned(small(lam=0.01), 1)
 

@@ -1,0 +1,1 @@
+"""How fast BO-MRL in tabular tasks is."""
