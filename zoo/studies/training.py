@@ -5,6 +5,7 @@ Shapes: M tasks, K adaptations, E episodes.
 
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from zoo.experiment import env_spec, held_out_tasks
 from zoo.studies.study import Context, Row, Run
 
 CHECKPOINT_INTERVAL = 10  # meta-iterations
+_N_RECENT = 20  # meta-iterations by which checkpoints are compared
 _MOST_POINTS = 50  # of a learning curve in a table
 _ROLES = {"frozen": Frozen, "finetuned": FineTuned, "scratch": FromScratch}
 
@@ -40,7 +42,8 @@ def meta_train(run: Run, context: Context) -> list[Row] | None:
 
     ``config``: ``algo``, ``env``, ``env_kwargs``, ``arguments``, ``n_tasks`` and ``protocols``:
     arguments of ``evaluate_adaptation``, and under ``arguments`` what the agent changes for it.
-    ``budget``: ``n_iterations``, ``device``.
+    ``budget``: ``n_iterations``, ``device``, and with ``keep: best`` the checkpoint that is scored
+    is the one after the meta-iterations that earned most on training tasks, instead of the last.
 
     :param run: the run
     :param context: its surroundings
@@ -54,7 +57,8 @@ def meta_train(run: Run, context: Context) -> list[Row] | None:
             "ask for as many, or keep the runs in another folder"
         )
     curve = LearningCurve(path.with_suffix(".curve.jsonl"), agent)
-    agent.set_logger(Logger(None, [curve]))
+    best = BestCheckpoint(path, curve) if run.budget.get("keep") == "best" else None
+    agent.set_logger(Logger(None, [curve] if best is None else [curve, best]))
     if agent._n_updates < n_iterations:
         # Counted in meta-iterations: how many steps these have depends on the episodes.
         agent.learn(
@@ -67,6 +71,10 @@ def meta_train(run: Run, context: Context) -> list[Row] | None:
     if agent._n_updates < n_iterations:
         return None
     rows: list[Row] = [row | {"env_steps": agent.num_timesteps} for row in curve.rows(n_iterations)]
+    if best is not None:
+        best.consider(n_iterations)
+        path = best.kept
+        agent = loaded(run, path)
     tasks = held_out_tasks(
         config["env"], config["n_tasks"], env_kwargs=config.get("env_kwargs", {})
     )
@@ -236,6 +244,17 @@ class LearningCurve(KVWriter):
     def close(self) -> None:
         """Nothing is open between two entries."""
 
+    def recent_mean(self, iteration: int) -> float:
+        """
+        The mean return after adaptation of the 20 meta-iterations up to one of them.
+
+        :param iteration: the last of them; -infinity where there are not as many
+        """
+        by_iteration = {entry["iteration"]: entry["returns"] for entry in self._entries()}
+        recent = range(iteration - _N_RECENT + 1, iteration + 1)
+        found = [by_iteration[i]["K"] for i in recent if "K" in by_iteration.get(i, {})]
+        return float(np.mean(found)) if len(found) == _N_RECENT else -math.inf
+
     def rows(self, n_iterations: int) -> list[dict[str, Any]]:
         """
         The curve in at most 50 points, means over consecutive meta-iterations.
@@ -263,6 +282,57 @@ class LearningCurve(KVWriter):
         for line in lines:
             with suppress(json.JSONDecodeError):  # cut off where the machine went down
                 yield json.loads(line)
+
+
+class BestCheckpoint(KVWriter):
+    """
+    Keeps a copy of the checkpoint after the meta-iterations that earned most.
+
+    Agents log before they write a checkpoint: at an entry, the file is that of some iteration
+    before.
+
+    :param path: of the checkpoint
+    :param curve: which hears of every entry first
+    """
+
+    def __init__(self, path: Path, curve: LearningCurve) -> None:
+        self.path, self.curve = path, curve
+        self.kept = path.with_suffix(".best.zip")
+        """the copy"""
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """
+        Look at the checkpoint that was written last.
+
+        :param key_values: not looked at
+        :param key_excluded: not looked at
+        :param step: not looked at
+        """
+        last = self.curve.agent._n_updates - 1
+        if last and last % CHECKPOINT_INTERVAL == 0:
+            self.consider(last)
+
+    def close(self) -> None:
+        """Nothing is open between two entries."""
+
+    def consider(self, iteration: int) -> None:
+        """
+        Copy the checkpoint if no other had better meta-iterations before it.
+
+        :param iteration: of the checkpoint
+        """
+        earned = self.curve.recent_mean(iteration)
+        rivals = range(CHECKPOINT_INTERVAL, iteration, CHECKPOINT_INTERVAL)
+        before = max((self.curve.recent_mean(rival) for rival in rivals), default=-math.inf)
+        if earned > before or not self.kept.exists():
+            unfinished = self.kept.with_suffix(".part")
+            shutil.copyfile(self.path, unfinished)
+            unfinished.replace(self.kept)
 
 
 def _agent(run: Run, path: Path) -> MetaAlgorithm:
