@@ -15,8 +15,15 @@ from metarl_envs import check_task_env, check_task_vector_env
 from metarl_envs.checks import TASK_ENV_CHECKS, TASK_VECTOR_ENV_CHECKS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "your_own_family.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks_of(page):
+    """The Python of a page, block by block."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks_of("your_own_family.md")
 MODULES = {
     match.group(1): block
     for block in BLOCKS
@@ -158,13 +165,31 @@ def test_balanced_poles_are_truncated_after_500_steps(modules, half_length):
 
 
 def test_the_certificates_of_the_page_on_gradients_say_what_it_says(capsys):
-    page = (DOCS / "gradient.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
-    (block,) = [block for block in blocks if "certify_meta_gradient" in block]
+    (block,) = [block for block in blocks_of("gradient.md") if "certify_meta_gradient" in block]
     exec(compile(block, "gradient.md", "exec"), {})
     biases = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(biases["sgmrl"]) < 1e-10
     assert float(biases["dice"]) < float(biases["emaml"]) < float(biases["maml"])
+
+
+def test_the_page_on_bo_mrl_says_what_its_code_finds(capsys):
+    names: dict[str, object] = {}
+    for block in blocks_of("bo_mrl.md"):
+        exec(compile(block, "bo_mrl.md", "exec"), names)
+    page = " ".join((DOCS / "bo_mrl.md").read_text(encoding="utf-8").split())
+    first, second, third = names["cosines"].values()
+    after = [f"{value:.2f}" for value in names["values"].values()]
+    assert f"1, 0.3 and 0.1 it earns {after[0]}, {after[1]} and {after[2]} of 1.64" in page
+    assert f"the cosines are {first:.2f}, {second:.2f} and {third:.2f}" in page
+    learned, uniform = names["returns"].values()
+    best = names["env"].discounted_optimal_returns(names["tasks"]).mean()
+    assert f"earns {learned[1]:.2f} of the {best:.2f} that are possible" in page
+    assert f"one from the uniform policy {uniform[1]:.2f}" in page
+    assert abs(learned[2] - uniform[2]) < 0.01
+    gaps, found = names["found"]["gap"], names["found"]
+    assert (gaps <= found["B5"]).all() and (gaps <= found["B6"]).all()
+    assert found["B2"].mean() > 1000 * gaps.mean()
+    assert "k_one <= lam: in" in capsys.readouterr().out  # an assumption that fails is printed
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)

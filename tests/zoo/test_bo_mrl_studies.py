@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from zoo.studies import bo_mrl_report
 from zoo.studies.bo_mrl import GROUPS, METHODS, VARIANCES, Options, play
+from zoo.studies.bo_mrl_methods import SIZE
 from zoo.studies.bo_mrl_tabular import N_STEPS, ONE_VALUE, OWN_VALUES, best_on, lakes_of, trained
+from zoo.studies.seed_statistics import mean_interval
 from zoo.studies.study import Context, Run
 
 TINY = {
+    **SIZE,
     **VARIANCES["low variance"],
     "kind": "tabular",
     "n_train": 3,
     "n_validation": 4,
     "n_test": 5,
     "meta_batch_size": 2,
-    "learning_rate": 0.03,
 }
 
 
@@ -34,9 +35,11 @@ def rows_of(names, folder: Path, n_seeds: int = 2) -> list[dict]:
             run = tiny_run(f"low variance: {name}", name, seed)
             found = play(run, Context(folder))
             rows += [{"run": run.name, "seed": seed, **row} for row in found]
-    run = Run("low variance: task variance", 0, {**TINY, "kind": "variance", "algorithm": 2}, {})
-    variance = play(Run(run.name, 0, run.config, {"n_iterations": 2}), Context(folder))
-    return rows + [{"run": run.name, "seed": 0, **row} for row in variance]
+    for seed in range(n_seeds):
+        config = {**TINY, "kind": "variance", "algorithm": 2}
+        run = Run("low variance: task variance", seed, config, {"n_iterations": 2})
+        rows += [{"run": run.name, "seed": seed, **row} for row in play(run, Context(folder))]
+    return rows
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -60,13 +63,9 @@ def test_every_method_is_scored_after_every_number_of_steps(method: str, tmp_pat
     assert min(gaps) > -1e-9
 
 
-def test_values_are_chosen_on_validation_tasks_and_not_on_test_tasks() -> None:
+def test_values_are_chosen_from_their_grids() -> None:
     config = tiny_run("one", "BO-MRL, Alg 2").config
     lakes = lakes_of(config, 0)
-    other = lakes_of(config, 1)
-    assert bool((lakes.test.rewards == other.test.rewards).all())
-    assert bool((lakes.validation.rewards == other.validation.rewards).all())
-    assert not bool((lakes.train.rewards == other.train.rewards).all())
     logits, _ = trained(config, lakes.train, 2, 0)
     found = best_on(config, lakes.validation, logits)
     assert found[ONE_VALUE].trained_with == found[ONE_VALUE].adapted_with
@@ -94,17 +93,79 @@ def test_paired_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     kind = f"gap, {ONE_VALUE}"
     ours = bo_mrl_report.seed_means(rows, "low variance: BO-MRL, Alg 2", kind)
     theirs = bo_mrl_report.seed_means(rows, "low variance: uniform, Alg 2", kind)
-    expected = bo_mrl_report.mean_interval([theirs[seed][1] - ours[seed][1] for seed in range(3)])
+    expected = mean_interval([theirs[seed][1] - ours[seed][1] for seed in range(3)])
     grid = bo_mrl_report.gaps_grid(rows, "low variance", ONE_VALUE)
     (line,) = [row for row in grid.rows if row[0] == "uniform, Alg 2"]
     assert line[3].startswith(f"{expected.estimate:.4f}")
 
 
-def test_intervals_are_those_of_student_s_t() -> None:
-    found = bo_mrl_report.mean_interval([1.0, 2.0, 3.0])
-    # 4.3027 is the 97.5 % quantile with two degrees of freedom.
-    assert found.high - found.estimate == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-    assert np.isnan(bo_mrl_report.mean_interval([1.0]).low)
+def two_families(gaps: dict[str, float], variances: dict[str, float]) -> list[dict]:
+    """Rows of three seeds of Alg 2 and of one that it is to beat, in both families."""
+    rows = []
+    for family, gap in gaps.items():
+        for seed in range(3):
+            for method, more in (("BO-MRL, Alg 2", 0.0), ("MAML, exact (E-MAML)", 0.1)):
+                for kind in ("adaptation", "gap"):
+                    for protocol in (ONE_VALUE, OWN_VALUES):
+                        rows += [
+                            {
+                                "run": f"{family}: {method}",
+                                "seed": seed,
+                                "kind": kind,
+                                "protocol": f"{kind}, {protocol}",
+                                "step": step,
+                                "by_task": f"{gap + more + 0.01 * seed}",
+                                "chosen": "1",
+                                "chosen_adapt": "1",
+                                "on_edge": 0,
+                            }
+                            for step in range(5)
+                        ]
+            value = variances[family] + 0.01 * seed**2
+            variance = {"kind": "variance", "protocol": "reverse_kl", "step": 0, "return": value}
+            rows.append({"run": f"{family}: task variance", "seed": seed, **variance})
+    return rows
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.1, "met"), (0.9, "MISSED")])
+def test_gap_and_variance_are_to_be_larger_with_high_variance(low: float, verdict: str) -> None:
+    gaps = {"high variance": 0.5, "low variance": low}
+    rows = two_families(gaps, {"high variance": 0.3, "low variance": 0.2})
+    *families, last = bo_mrl_report.variances_grid(rows).rows
+    assert [line[0] for line in families] == ["high variance", "low variance"]
+    assert last[0] == "high variance minus low variance"
+    assert last[-1] == verdict
+
+
+@pytest.mark.parametrize(
+    ("group", "family", "verdict"),
+    [
+        ("frozen_lake", "high variance", "met"),
+        ("frozen_lake", "high variance, p 0.95", "met"),
+    ],
+)
+def test_what_is_beaten_is_said_to_be_beaten(group: str, family: str, verdict: str) -> None:
+    rows = two_families({family: 0.5}, {family: 0.3})
+    verdicts = {row[-1] for grid in bo_mrl_report.grids_of(group, rows) for row in grid.rows}
+    assert verdict in verdicts
+
+
+@pytest.mark.parametrize(
+    ("group", "family", "is_missed"),
+    [
+        ("quick", "high variance", True),
+        ("frozen_lake", "high variance, p 0.95", False),
+        ("frozen_lake_400", "high variance", False),
+    ],
+)
+def test_bars_are_missed_only_where_something_is_claimed(
+    group: str, family: str, is_missed: bool
+) -> None:
+    rows = two_families({family: 0.5}, {family: 0.3})
+    theirs = [{**row, "by_task": "0"} if "MAML" in row["run"] else row for row in rows]
+    verdicts = {row[-1] for grid in bo_mrl_report.grids_of(group, theirs) for row in grid.rows}
+    assert ("MISSED" in verdicts) == is_missed
+    assert "missed" in verdicts
 
 
 def test_plain_ascent_lowers_the_running_minimum(tmp_path: Path) -> None:

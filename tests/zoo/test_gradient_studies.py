@@ -1,6 +1,7 @@
 """The studies of gradient-based meta-learning, and what is made of them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from zoo.config import check_arguments
 from zoo.studies import adaptation_report, convergence, gradient_report
 from zoo.studies.gradient import CURVES, GROUPS, Options, play
 from zoo.studies.study import Context, Run
+from zoo.studies.training import BestCheckpoint, LearningCurve
 
 TINY = {
     "kind": "meta",
@@ -103,6 +105,31 @@ def test_a_learning_curve_survives_a_line_that_was_cut_off(tmp_path: Path) -> No
     with path.open("a") as file:
         file.write('{"iteration": 2, "ret')
     assert play(tiny_run(2), Context(tmp_path)) == straight
+
+
+def test_the_checkpoint_after_the_best_meta_iterations_is_kept(tmp_path: Path) -> None:
+    path, agent = tmp_path / "run.zip", SimpleNamespace(_n_updates=0)
+    curve = LearningCurve(tmp_path / "run.curve.jsonl", agent)  # type: ignore[arg-type]
+    best = BestCheckpoint(path, curve)
+    for iteration in range(1, 102):
+        agent._n_updates = iteration
+        # Better until 60, then all is lost.
+        earned = float(iteration) if iteration <= 60 else -100.0
+        for writer in (curve, best):
+            writer.write({"train/post_update_return": earned}, {})
+        if iteration % 10 == 0:  # as agents do after they have logged
+            path.write_text(f"after {iteration}")
+    assert best.kept.read_text() == "after 60"
+    best.consider(100)
+    assert best.kept.read_text() == "after 60"
+
+
+def test_a_run_may_score_its_best_checkpoint_instead_of_its_last(tmp_path: Path) -> None:
+    run = tiny_run(2)
+    best = Run(run.name, run.seed, run.config, {**run.budget, "keep": "best"})
+    straight = play(run, Context(tmp_path))
+    # Too short to compare anything: the last one is all there is.
+    assert play(best, Context(tmp_path)) == straight
 
 
 def test_sampled_estimates_are_those_that_are_certified() -> None:

@@ -1,16 +1,17 @@
 """What is made of the studies of BO-MRL: tables and a picture for each."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from metarl_agents.common.evaluation.intervals import Interval
+from metarl_agents.common.evaluation.intervals import Curve, Interval
 from zoo.report import Grid, new_figure, save_png
-from zoo.studies.adaptation_report import Rows, draw_families, names_of, scores
+from zoo.studies.adaptation_report import Rows, draw_band, names_of, scores
+from zoo.studies.bo_mrl_questions_report import draw_question, question_grids
+from zoo.studies.bo_mrl_questions_tables import TABLES
 from zoo.studies.bo_mrl_tabular import ONE_VALUE, OWN_VALUES
+from zoo.studies.seed_statistics import by_seed, difference, mean_interval
 
 RESULTS, IMAGES = Path("zoo/results"), Path("docs/images")
 OURS = "BO-MRL, Alg 2"
@@ -21,7 +22,7 @@ BEATEN = {
     "uniform, Alg 2": (1, 2, 3),
 }
 """Methods that Alg 2 is to beat, and after how many steps."""
-_CONFIDENCE = 0.95
+_CLAIMED_GROUPS, _HIGH, _LOW = ("quick", "frozen_lake"), "high variance", "low variance"
 
 
 def grids_of(group: str, rows: Rows) -> list[Grid]:
@@ -31,14 +32,17 @@ def grids_of(group: str, rows: Rows) -> list[Grid]:
     :param group: its name on the command line
     :param rows: of its finished runs
     """
+    if group in TABLES:
+        return question_grids(group, rows)
     if group == "convergence":
         return [convergence_grid(rows)]
     grids = []
     for variance in variances_of(rows):
+        is_claimed = group in _CLAIMED_GROUPS and variance in (_HIGH, _LOW)
         for protocol in (ONE_VALUE, OWN_VALUES):
             grids += [
                 curves_grid(rows, variance, protocol),
-                gaps_grid(rows, variance, protocol),
+                gaps_grid(rows, variance, protocol, is_claimed=is_claimed),
             ]
     return [*grids, bounds_grid(rows), variances_grid(rows)]
 
@@ -52,11 +56,12 @@ def draw(group: str, rows: Rows, folder: Path = IMAGES) -> Path:
     :param folder: where to
     """
     path = folder / f"bo_mrl_{group}.png"
-    if group == "convergence":
+    if group in TABLES:
+        draw_question(group, rows, path)
+    elif group == "convergence":
         _draw_convergence(rows, path)
     else:
-        shown = f"adaptation, {ONE_VALUE}"
-        draw_families([row for row in rows if row.get("protocol") == shown], path)
+        _draw_curves(rows, path)
     return path
 
 
@@ -93,19 +98,6 @@ def seed_means(rows: Rows, name: str, protocol: str) -> dict[int, np.ndarray]:
     return dict(zip(seeds, scores(rows, name, protocol).mean(axis=1), strict=True))
 
 
-def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """
-    The mean over seeds with the 95 % interval of Student's t; NaN bounds for a single seed.
-
-    :param values: one per seed
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if len(array) < 2:
-        return Interval(float(array.mean()), np.nan, np.nan)
-    half = stats.t.ppf(0.5 + _CONFIDENCE / 2, len(array) - 1) * stats.sem(array)
-    return Interval(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
-
-
 def curves_grid(rows: Rows, variance: str, protocol: str) -> Grid:
     """
     Return after 0 to 4 steps on the test tasks, one line per method.
@@ -126,16 +118,18 @@ def curves_grid(rows: Rows, variance: str, protocol: str) -> Grid:
     return Grid(title, columns, tuple(lines))
 
 
-def gaps_grid(rows: Rows, variance: str, protocol: str) -> Grid:
+def gaps_grid(rows: Rows, variance: str, protocol: str, *, is_claimed: bool = True) -> Grid:
     """
     The gap after one step, and what Alg 2 gains on each method, seed by seed.
 
     A row says MISSED where Alg 2 is to be better and the interval of a difference reaches 0; with
-    a value of its own for adaptation, which is an extra, the word is written small.
+    a value of its own for adaptation, and in families and sizes of which nothing is claimed, which
+    are extras, the word is written small.
 
     :param rows: of the table
     :param variance: the family
     :param protocol: how lambda and the step size were chosen
+    :param is_claimed: whether Alg 2 is to be better there
     """
     kind, lines = f"gap, {protocol}", []
     ours = seed_means(rows, f"{variance}: {OURS}", kind)
@@ -150,7 +144,7 @@ def gaps_grid(rows: Rows, variance: str, protocol: str) -> Grid:
         cells += ["" if method == OURS else _text(found) for found in differences.values()]
         is_beaten = all(differences[step].low > 0.0 for step in BEATEN.get(method, ()))
         verdict = ("met" if is_beaten else "MISSED") if method in BEATEN else ""
-        verdict = verdict if protocol == ONE_VALUE else verdict.lower()
+        verdict = verdict if protocol == ONE_VALUE and is_claimed else verdict.lower()
         lines.append((method, str(len(both)), *cells, verdict))
     columns = ("method", "seeds", "gap, k = 1", *(f"minus {OURS}, k = {k}" for k in (1, 2, 3)), "")
     title = f"{variance}, {protocol}: gap to each task's optimum, paired differences [95 %]"
@@ -161,7 +155,8 @@ def bounds_grid(rows: Rows) -> Grid:
     """
     Bounds on the gap, and the share of test tasks in which each holds; means over seeds.
 
-    B5 and B6 need no assumption: a row says MISSED where one of them fails in any task of any seed.
+    A row of B5 or B6 says MISSED where the bound fails in any task of any seed; of other algorithms
+    than Alg 2, for which it is certified, only where its assumption is true in all of them.
 
     :param rows: of the table
     """
@@ -179,7 +174,8 @@ def bounds_grid(rows: Rows) -> Grid:
             gaps = scores(rows, name, f"gap, {ONE_VALUE}")[..., step]
             holds = np.array([float(row["holds"]) for row in chosen])
             assumed = np.mean([float(row["assumed"]) for row in chosen])
-            is_certain = protocol in ("B5", "B6")
+            is_ours = name.partition(": ")[2] == OURS
+            is_certain = protocol in ("B5", "B6") and (is_ours or assumed == 1.0)
             lines.append(
                 (
                     name,
@@ -198,23 +194,39 @@ def bounds_grid(rows: Rows) -> Grid:
 
 def variances_grid(rows: Rows) -> Grid:
     """
-    The variance of the tasks beside the gap of Alg 2 after one step, for each family.
+    The variance of the tasks beside the gap of Alg 2 after one step, for each family; and whether
+    both are larger with high variance, seed by seed.
 
     :param rows: of the table
     """
-    lines = []
-    for variance in variances_of(rows):
-        values = [
-            float(row["return"])
-            for row in rows
-            if row["kind"] == "variance" and row["run"].startswith(f"{variance}: ")
-        ]
-        cells = [f"{value:.4f}" for value in values[:1]] or [""]
-        gaps = seed_means(rows, f"{variance}: {OURS}", f"gap, {ONE_VALUE}")
-        gap = _text(mean_interval([values[1] for values in gaps.values()]))
-        lines.append((variance, *cells, gap))
-    columns = ("tasks", "Var, reverse KL", f"gap of {OURS}, k = 1")
-    return Grid("Task variance of the test tasks, and the gap", columns, tuple(lines))
+    found = {variance: _variances_and_gaps(rows, variance) for variance in variances_of(rows)}
+    lines = [
+        (variance, *(_text(mean_interval([*values.values()])) if values else "" for values in both))
+        for variance, both in found.items()
+    ]
+    verdicts = [""] * len(lines)
+    if _HIGH in found and _LOW in found:
+        pairs = zip(found[_HIGH], found[_LOW], strict=True)
+        differences = [difference(high, low) for high, low in pairs]
+        lines.append((f"{_HIGH} minus {_LOW}", *map(_text, differences)))
+        is_larger = all(interval.low > 0.0 for interval in differences)
+        verdicts.append("met" if is_larger else "MISSED")
+    columns = ("tasks", "Var, reverse KL", f"gap of {OURS}, k = 1", "")
+    return Grid(
+        "Task variance of the test tasks, and the gap, mean of seeds [95 %]",
+        columns,
+        tuple((*line, verdict) for line, verdict in zip(lines, verdicts, strict=True)),
+    )
+
+
+def _variances_and_gaps(rows: Rows, variance: str) -> tuple[dict[int, float], dict[int, float]]:
+    """By seed."""
+    name = f"{variance}: task variance"
+    gaps = seed_means(rows, f"{variance}: {OURS}", f"gap, {ONE_VALUE}")
+    return (
+        by_seed(rows, "return", run=name, kind="variance"),
+        {seed: float(values[1]) for seed, values in gaps.items()},
+    )
 
 
 def convergence_grid(rows: Rows) -> Grid:
@@ -231,6 +243,23 @@ def convergence_grid(rows: Rows) -> Grid:
         lines.append((name, str(len(norms)), ", ".join(cells)))
     title = "Plain gradient ascent: running minimum of the squared norm of grad F, by iteration"
     return Grid(title, ("run", "seeds", "iteration: median of seeds"), tuple(lines))
+
+
+def _draw_curves(rows: Rows, path: Path) -> None:
+    """Return by adaptation step, a panel per family. Bands are of the means of seeds: the tasks of
+    a seed share its meta-policy, so they are not drawn anew."""
+    variances, protocol = variances_of(rows), f"adaptation, {ONE_VALUE}"
+    figure, panels = new_figure(len(variances), width=4.6 * len(variances))
+    for panel, variance in zip(panels, variances, strict=True):
+        for method in methods_of(rows, variance):
+            means = seed_means(rows, f"{variance}: {method}", protocol)
+            curve = [mean_interval(column) for column in np.array([*means.values()]).T]
+            draw_band(panel, Curve(*np.array(curve).T), label=method)
+        panel.set_title(variance, fontsize=10)
+        panel.set_xlabel("adaptation steps")
+    panels[0].set_ylabel("return, mean of seeds")
+    panels[0].legend(frameon=False, fontsize=7)
+    save_png(figure, path)
 
 
 def _draw_convergence(rows: Rows, path: Path) -> None:
