@@ -9,7 +9,7 @@ import numpy as np
 from metarl_agents.common.pretrained import TrainedAgent
 from zoo.pretrained import TRAINED_AGENTS, publish_agent
 from zoo.studies.study import Run, Study, collected, finished
-from zoo.studies.training import checkpoint_of, loaded
+from zoo.studies.training import scored_checkpoint_of, loaded
 
 PROTOCOL, STEP = "equal steps", 1
 
@@ -45,7 +45,7 @@ def _published(
     studies: Path,
     folder: Path,
 ) -> TrainedAgent:
-    agent = loaded(run, checkpoint_of(run, studies / study.name))
+    agent = loaded(run, scored_checkpoint_of(run, studies / study.name))
     others = [curve[STEP] for (name, _), curve in curves.items() if name == run.name]
     return publish_agent(
         agent,

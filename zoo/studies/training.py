@@ -73,7 +73,7 @@ def meta_train(run: Run, context: Context) -> list[Row] | None:
     rows: list[Row] = [row | {"env_steps": agent.num_timesteps} for row in curve.rows(n_iterations)]
     if best is not None:
         best.consider(n_iterations)
-        path = best.kept
+        path = scored_checkpoint_of(run, context.folder)
         agent = loaded(run, path)
     tasks = held_out_tasks(
         config["env"], config["n_tasks"], env_kwargs=config.get("env_kwargs", {})
@@ -135,6 +135,21 @@ def checkpoint_of(run: Run, folder: Path) -> Path:
     :param folder: of the study
     """
     return folder / f"{run.stem}.zip"
+
+
+def scored_checkpoint_of(run: Run, folder: Path) -> Path:
+    """
+    The agent that a finished run was scored by: its last one, or its best.
+
+    :param run: the run
+    :param folder: of the study
+    """
+    last = checkpoint_of(run, folder)
+    return _kept(last) if run.budget.get("keep") == "best" else last
+
+
+def _kept(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".best.zip")
 
 
 def loaded(run: Run, path: Path, **changes: Any) -> MetaAlgorithm:
@@ -297,7 +312,7 @@ class BestCheckpoint(KVWriter):
 
     def __init__(self, path: Path, curve: LearningCurve) -> None:
         self.path, self.curve = path, curve
-        self.kept = path.with_suffix(".best.zip")
+        self.kept = _kept(path)
         """the copy"""
 
     def write(
