@@ -9,7 +9,7 @@ import numpy as np
 from metarl_agents.common.pretrained import TrainedAgent
 from zoo.pretrained import TRAINED_AGENTS, publish_agent
 from zoo.studies.study import Run, Study, collected, finished
-from zoo.studies.training import scored_checkpoint_of, loaded
+from zoo.studies.training import loaded, scored_checkpoint_of
 
 PROTOCOL, STEP = "equal steps", 1
 
