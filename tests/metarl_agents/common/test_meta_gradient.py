@@ -261,8 +261,9 @@ def test_paper_size_stays_below_1200_megabytes():
 def test_long_gradients_are_shortened_and_keep_their_direction():
     params = {"a": th.tensor([3.0, 0.0]), "b": th.tensor([[4.0]])}
     found = meta_gradient(
-        lambda own, data: (own["a"] * data[..., :2]).sum(-1)
-        + (own["b"][..., 0, :] * data[..., 2:]).sum(-1),
+        lambda own, data: (
+            (own["a"] * data[..., :2]).sum(-1) + (own["b"][..., 0, :] * data[..., 2:]).sum(-1)
+        ),
         params,
         th.tensor([[3.0, 0.0, 4.0]]),
     )
