@@ -84,7 +84,7 @@ def test_a_page_holds_claims_runs_tables_and_the_picture(tmp_path: Path) -> None
     claimed = "| ProMP earns more than MAML (TRPO) after 1 step | Rothfuss et al. (2019)"
     assert claimed in text
     assert "reproduced, by 5.0 |" in text
-    assert "| MAML | 10 | 2 | 200 iterations | 100 iterations |" in text
+    assert "| MAML | 10 | 2 | 100 iterations | 100 iterations |" in text
     assert "| DiCE | 10 | 0 | 200 iterations |  |" in text
     assert "**Not as planned**" in text
     assert "8 of 8 runs" in text and "torch 2" in text
