@@ -50,7 +50,7 @@ def committed(family: StudyFamily, study: Study, group: str, folder: Path) -> Pa
 
 def point_goal(folder: Path, names: tuple[str, ...]) -> Path:
     """A study of which two seeds of some runs are finished, after half of their iterations."""
-    planned = GRADIENT.groups["pointgoal"](GRADIENT.options(n_seeds=2, n_iterations=100))
+    planned = GRADIENT.groups["pointgoal"](GRADIENT.options(n_seeds=2, n_iterations=50))
     runs = [run for run in planned.runs if run.name in names]
     return committed(GRADIENT, Study(planned.name, earned, runs), "pointgoal", folder)
 
@@ -84,8 +84,8 @@ def test_a_page_holds_claims_runs_tables_and_the_picture(tmp_path: Path) -> None
     claimed = "| ProMP earns more than MAML (TRPO) after 1 step | Rothfuss et al. (2019)"
     assert claimed in text
     assert "reproduced, by 5.0 |" in text
-    assert "| MAML | 10 | 2 | 100 iterations | 100 iterations |" in text
-    assert "| DiCE | 10 | 0 | 200 iterations |  |" in text
+    assert "| MAML | 10 | 2 | 100 iterations | 50 iterations |" in text
+    assert "| DiCE | 10 | 0 | 100 iterations |  |" in text
     assert "**Not as planned**" in text
     assert "8 of 8 runs" in text and "torch 2" in text
     assert "**Return after adaptation (later steps halved)" in text
