@@ -122,6 +122,6 @@ def test_the_rest_of_a_page_stays() -> None:
 def test_what_stands_above_a_table_is_read_back(tmp_path: Path) -> None:
     point_goal(tmp_path, ("MAML",))
     stamps = read_stamps(GRADIENT.table_path("pointgoal", tmp_path))
-    assert stamps.budgets["MAML"]["n_iterations"] == 100
+    assert stamps.budgets["MAML"]["n_iterations"] == 50
     assert stamps.summary.startswith("2 of 2 runs")
     assert len(stamps.commits) == 1 and "numpy" in stamps.versions
