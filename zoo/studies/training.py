@@ -259,16 +259,19 @@ class LearningCurve(KVWriter):
     def close(self) -> None:
         """Nothing is open between two entries."""
 
-    def recent_mean(self, iteration: int) -> float:
+    def recent_means(self, iterations: Sequence[int]) -> list[float]:
         """
-        The mean return after adaptation of the 20 meta-iterations up to one of them.
+        Mean returns after adaptation of the 20 meta-iterations up to each of some.
 
-        :param iteration: the last of them; -infinity where there are not as many
+        :param iterations: the last of each 20; -infinity where there are not as many
         """
-        by_iteration = {entry["iteration"]: entry["returns"] for entry in self._entries()}
-        recent = range(iteration - _N_RECENT + 1, iteration + 1)
-        found = [by_iteration[i]["K"] for i in recent if "K" in by_iteration.get(i, {})]
-        return float(np.mean(found)) if len(found) == _N_RECENT else -math.inf
+        earned = {i: returns["K"] for i, returns in self._by_iteration().items() if "K" in returns}
+        means = []
+        for last in iterations:
+            recent = range(last - _N_RECENT + 1, last + 1)
+            found = [earned[i] for i in recent if i in earned]
+            means.append(float(np.mean(found)) if len(found) == _N_RECENT else -math.inf)
+        return means
 
     def rows(self, n_iterations: int) -> list[dict[str, Any]]:
         """
@@ -276,12 +279,7 @@ class LearningCurve(KVWriter):
 
         :param n_iterations: how many of them count
         """
-        # A run that was killed repeats what came after its last checkpoint: the later line counts.
-        by_iteration = dict(
-            (entry["iteration"], entry["returns"])
-            for entry in self._entries()
-            if entry["iteration"] <= n_iterations
-        )
+        by_iteration = self._by_iteration()
         length = max(1, math.ceil(n_iterations / _MOST_POINTS))
         rows = []
         for end in range(length, n_iterations + 1, length):
@@ -291,6 +289,10 @@ class LearningCurve(KVWriter):
                 row = {"kind": "training", "iteration": end, "step": step}
                 rows.append(row | {"return": f"{mean:.3f}"})
         return rows
+
+    def _by_iteration(self) -> dict[int, dict[str, float]]:
+        # A run that was killed repeats what came after its last checkpoint: the later line counts.
+        return {entry["iteration"]: entry["returns"] for entry in self._entries()}
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
@@ -341,10 +343,9 @@ class BestCheckpoint(KVWriter):
 
         :param iteration: of the checkpoint
         """
-        earned = self.curve.recent_mean(iteration)
         rivals = range(CHECKPOINT_INTERVAL, iteration, CHECKPOINT_INTERVAL)
-        before = max((self.curve.recent_mean(rival) for rival in rivals), default=-math.inf)
-        if earned > before or not self.kept.exists():
+        earned, *before = self.curve.recent_means([iteration, *rivals])
+        if earned > max(before, default=-math.inf) or not self.kept.exists():
             unfinished = self.kept.with_suffix(".part")
             shutil.copyfile(self.path, unfinished)
             unfinished.replace(self.kept)
