@@ -6,8 +6,16 @@ import pytest
 
 from zoo.studies import bo_mrl_report
 from zoo.studies.bo_mrl import GROUPS, METHODS, VARIANCES, Options, play
-from zoo.studies.bo_mrl_methods import SIZE
-from zoo.studies.bo_mrl_tabular import N_STEPS, ONE_VALUE, OWN_VALUES, best_on, lakes_of, trained
+from zoo.studies.bo_mrl_methods import LAMS, SIZE, STEP_SIZES, published
+from zoo.studies.bo_mrl_tabular import (
+    N_STEPS,
+    ONE_VALUE,
+    PROTOCOLS,
+    PUBLISHED,
+    best_on,
+    lakes_of,
+    trained,
+)
 from zoo.studies.seed_statistics import mean_interval
 from zoo.studies.study import Context, Run
 
@@ -24,7 +32,8 @@ TINY = {
 
 def tiny_run(name: str, method: str, seed: int = 0, **config) -> Run:
     short = {key: METHODS[method][key][:3] for key in ("grid", "adapt_grid")}
-    whole = {**TINY, **METHODS[method], **short, **config}
+    published = {key: values[-2:] for key, values in short.items()}
+    whole = {**TINY, **METHODS[method], **short, "published": published, **config}
     return Run(name, seed, whole, {"n_iterations": 2})
 
 
@@ -55,8 +64,7 @@ def test_every_group_has_runs_that_options_can_shorten(group: str) -> None:
 def test_every_method_is_scored_after_every_number_of_steps(method: str, tmp_path: Path) -> None:
     rows = play(tiny_run("one", method), Context(tmp_path))
     scored = {(row["protocol"], row["step"]) for row in rows if row["kind"] == "gap"}
-    protocols = (ONE_VALUE, OWN_VALUES)
-    assert scored == {(f"gap, {p}", step) for p in protocols for step in range(N_STEPS + 1)}
+    assert scored == {(f"gap, {p}", step) for p in PROTOCOLS for step in range(N_STEPS + 1)}
     gaps = [
         float(value) for row in rows if row["kind"] == "gap" for value in row["by_task"].split()
     ]
@@ -70,6 +78,31 @@ def test_values_are_chosen_from_their_grids() -> None:
     found = best_on(config, lakes.validation, logits)
     assert found[ONE_VALUE].trained_with == found[ONE_VALUE].adapted_with
     assert {found[p].trained_with for p in found} <= set(config["grid"])
+    assert found[PUBLISHED].adapted_with in config["published"]["adapt_grid"]
+
+
+def test_published_values_are_in_the_grids() -> None:
+    for variance in VARIANCES:
+        for method, config in METHODS.items():
+            values = published(variance, method)
+            assert all(len(values[key]) > 0 for key in values)
+            assert all(set(values[key]) <= set(config[key]) for key in values)
+
+
+@pytest.mark.parametrize(
+    ("method", "adapted_with", "trained_with"),
+    [
+        ("BO-MRL, Alg 1", [0.05], LAMS),
+        ("BO-MRL, Alg 2", [0.1], LAMS),
+        ("multi-task, Alg 2", [0.1], (0.0,)),
+        ("uniform, Alg 2", [0.2], (0.0,)),
+        ("MAML, naive", [1.0, 4.0, 10.0, 20.0], [1.0, 4.0, 10.0, 20.0]),
+    ],
+)
+def test_published_values_are_those_of_the_scripts(method, adapted_with, trained_with) -> None:
+    values = published("low variance", method)
+    assert (values["adapt_grid"], values["grid"]) == (adapted_with, trained_with)
+    assert set(STEP_SIZES) > {1.0, 4.0, 10.0, 20.0}
 
 
 def test_certified_bounds_hold_in_every_test_task(tmp_path: Path) -> None:
@@ -83,18 +116,18 @@ def test_tables_and_picture_are_made_of_the_rows(tmp_path: Path) -> None:
     names = ("BO-MRL, Alg 2", "MAML, exact (E-MAML)", "uniform, Alg 2")
     rows = rows_of(names, tmp_path)
     grids = bo_mrl_report.grids_of("quick", rows)
-    assert len(grids) == 6
+    assert len(grids) == 8
     assert all(len(row) == len(grid.columns) for grid in grids for row in grid.rows)
     assert bo_mrl_report.draw("quick", rows, tmp_path).exists()
 
 
 def test_paired_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     rows = rows_of(("BO-MRL, Alg 2", "uniform, Alg 2"), tmp_path, n_seeds=3)
-    kind = f"gap, {ONE_VALUE}"
+    kind = f"gap, {PUBLISHED}"
     ours = bo_mrl_report.seed_means(rows, "low variance: BO-MRL, Alg 2", kind)
     theirs = bo_mrl_report.seed_means(rows, "low variance: uniform, Alg 2", kind)
     expected = mean_interval([theirs[seed][1] - ours[seed][1] for seed in range(3)])
-    grid = bo_mrl_report.gaps_grid(rows, "low variance", ONE_VALUE)
+    grid = bo_mrl_report.gaps_grid(rows, "low variance", PUBLISHED)
     (line,) = [row for row in grid.rows if row[0] == "uniform, Alg 2"]
     assert line[3].startswith(f"{expected.estimate:.4f}")
 
@@ -106,7 +139,7 @@ def two_families(gaps: dict[str, float], variances: dict[str, float]) -> list[di
         for seed in range(3):
             for method, more in (("BO-MRL, Alg 2", 0.0), ("MAML, exact (E-MAML)", 0.1)):
                 for kind in ("adaptation", "gap"):
-                    for protocol in (ONE_VALUE, OWN_VALUES):
+                    for protocol in PROTOCOLS:
                         rows += [
                             {
                                 "run": f"{family}: {method}",

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from zoo.studies.bo_mrl_methods import METHODS, SIZE, VARIANCES, Options, bo_mrl
+from zoo.studies.bo_mrl_methods import METHODS, SIZE, VARIANCES, Options, bo_mrl, published
 from zoo.studies.bo_mrl_question_groups import QUESTIONS
 from zoo.studies.bo_mrl_tabular import PLAYS
 from zoo.studies.study import Context, Row, Run, Study
 
-_OURS, _THEIRS = "BO-MRL, Alg 2", ("MAML, exact (E-MAML)", "MAML, exact, small steps")
+_QUICK_METHODS = ("BO-MRL, Alg 2", "MAML, exact (E-MAML)", "multi-task, Alg 2", "uniform, Alg 2")
 
 
 def quick(options: Options) -> Study:
-    """Alg 2 against MAML, multi-task and uniform policies, 20 training tasks, five seeds."""
-    names = (_OURS, *_THEIRS, "multi-task, Alg 2", "uniform, Alg 2")
+    """Alg 2 against MAML, multi-task and uniform policies, 20 training tasks, ten seeds."""
     variances = ("high variance", "low variance")
-    runs = _runs(variances, names, 20, options, seeds=5, iterations=150)
-    return Study("bo_mrl_quick", play, (*runs, *_variances(variances, options, seeds=5)))
+    runs = _runs(variances, _QUICK_METHODS, 20, options, seeds=10, iterations=150)
+    return Study("bo_mrl_quick", play, (*runs, *_variances(variances, options, seeds=10)))
 
 
 def frozen_lake(options: Options) -> Study:
@@ -90,6 +89,7 @@ def _runs(
                 **VARIANCES[variance],
                 **SIZE,
                 **METHODS[name],
+                "published": published(variance, name),
                 "kind": "tabular",
                 "n_train": n_train,
             },

@@ -26,7 +26,7 @@ VARIANCES: Mapping[str, Config] = {
 }
 """Task families. What their published maps were drawn with is not known: 0.8 is Gymnasium's, and
 near 0.95 returns without adaptation are of the published size."""
-LAMS = (4.0, 2.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+LAMS = (4.0, 2.0, 1.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 # Lower levels of logits count in squared logits: much smaller ones do the same.
 L2_LAMS = (0.1, 0.03, 0.02, 0.01, 0.005, 0.003, 0.001, 0.0003)
 # On the gradient of the return: 1, 4, 10, 20 are 5, 20, 50, 100 without its factor 1 / (1 - gamma).
@@ -65,15 +65,44 @@ METHODS: Mapping[str, Config] = {
     "BO-MRL, Alg 3": bo_mrl(3),
     "first-order, Alg 2": bo_mrl(2, "first_order"),
     "MAML, exact (E-MAML)": maml("exact"),
-    "MAML, exact, small steps": maml("exact", (1.0, 4.0, 10.0, 20.0)),
     "MAML, naive": maml("naive"),
     "multi-task, Alg 2": {"method": "multi_task", **_SINGLE},
     "uniform, Alg 2": {"method": "uniform", **_SINGLE},
 }
-"""With exact expectations E-MAML's gradient is that of exact MAML; the last two adapt by Alg 2.
+"""With exact expectations E-MAML's gradient is that of exact MAML; the last two adapt by Alg 2."""
+_PUBLISHED_LAMS: Mapping[str, Mapping[int, float]] = {
+    "high variance": {1: 0.1, 2: 0.2},
+    "high variance, p 0.95": {1: 0.1, 2: 0.2},
+    "low variance": {1: 0.05, 2: 0.1},
+}
+_SCRIPT_STEP = 10.0
 
-Small steps are up to twice the one of publicly available scripts, 10; with exact gradients MAML can
-take hundreds, which makes policies all but greedy where they come often."""
+
+def published(variance: str, method: str) -> Config:
+    """
+    What the values of a method may be where adaptation is that of publicly available scripts.
+
+    Lambda of adaptation is theirs, which is twice as large from a uniform policy; of Alg 3 none is
+    known. They take gradient steps of one size, 10 here, from BO-MRL's own meta-policy; MAML is
+    trained for its steps here, and may take twice as long ones or shorter ones. All else, such as
+    lambda in training, is free.
+
+    :param variance: the family
+    :param method: of ``METHODS``
+    """
+    config = METHODS[method]
+    if config["method"] == "maml":
+        steps = [step for step in config["grid"] if 1.0 <= step <= 2.0 * _SCRIPT_STEP]
+        return {"grid": steps, "adapt_grid": steps}
+    lam = _PUBLISHED_LAMS[variance].get(config["algorithm"])
+    if lam is None:
+        return {"grid": config["grid"], "adapt_grid": config["adapt_grid"]}
+    return {
+        "grid": config["grid"],
+        "adapt_grid": [2.0 * lam if config["method"] == "uniform" else lam],
+    }
+
+
 SIZE: Config = {
     "task_seeds": TASK_SEEDS,
     "n_validation": 300,

@@ -1,8 +1,9 @@
 """One run of BO-MRL, or of what it is compared with, in exactly solved frozen lakes.
 
 A run trains a meta-policy with every value of a grid, takes what does best on validation tasks, and
-scores that on test tasks, which nothing else looks at: once with the same value for training and
-adaptation, and once with a value of its own for each. Everything is exact: no episode is played.
+scores that on test tasks, which nothing else looks at: with the values of adaptation that were
+published, with the same value for training and adaptation, and with a value of its own for each.
+Everything is exact: no episode is played.
 
 Shapes: M tasks, G values of the grid, S states, A actions.
 """
@@ -37,7 +38,9 @@ from metarl_agents.bilevel.settings import HypergradientSettings, Mode
 from zoo.studies.bo_mrl_tasks import lakes_of
 from zoo.studies.study import Context, Row, Run
 
-ONE_VALUE, OWN_VALUES = "one value", "own values"
+PUBLISHED, ONE_VALUE, OWN_VALUES = "published values", "one value", "own values"
+PROTOCOLS = (PUBLISHED, ONE_VALUE, OWN_VALUES)
+"""How values are chosen; the first one is what published claims are about."""
 N_STEPS = 4
 """Adaptations at test time, as in published curves."""
 VARIANCE_RATE = 0.2
@@ -53,7 +56,7 @@ class Chosen(NamedTuple):
     trained_with: float
     adapted_with: float
     on_edge: bool
-    """whether one of the two is the first or the last of its grid"""
+    """whether one of the two is the first or the last of those to choose from"""
 
 
 def tabular_run(run: Run, context: Context) -> list[Row] | None:
@@ -63,7 +66,8 @@ def tabular_run(run: Run, context: Context) -> list[Row] | None:
     ``config``: ``env``, ``env_kwargs``, ``n_train``, ``n_validation``, ``n_test``, ``method``
     (``bo_mrl``, ``first_order``, ``maml``, ``multi_task`` or ``uniform``), ``algorithm`` (of the
     lower level), ``mode`` (of ``maml``), ``grid`` (of lambda, or of the step size),
-    ``adapt_grid``, ``meta_batch_size``, ``learning_rate``. ``budget``: ``n_iterations``.
+    ``adapt_grid``, ``published`` (those values of both that go with published settings),
+    ``meta_batch_size``, ``learning_rate``. ``budget``: ``n_iterations``.
 
     :param run: the run
     :param context: its surroundings
@@ -75,7 +79,7 @@ def tabular_run(run: Run, context: Context) -> list[Row] | None:
     rows: list[Row] = []
     for protocol, chosen in best_on(config, lakes.validation, logits).items():
         found = scored(config, lakes.test, chosen, protocol)
-        if config["method"] == "bo_mrl" and protocol == ONE_VALUE:
+        if config["method"] == "bo_mrl" and protocol == PUBLISHED:
             found += bounded(config, lakes.test, chosen)
         common = {
             "chosen": f"{chosen.trained_with:g}",
@@ -169,7 +173,7 @@ def best_on(config: Mapping[str, Any], tasks: TabularTasks, logits: Tensor) -> d
     """
     What has the largest return after one step, by protocol.
 
-    Policies that were not trained to adapt have a value for adaptation only, in both protocols.
+    Policies that were not trained to adapt have a value for adaptation only, in every protocol.
 
     :param config: of a run
     :param tasks: to choose on
@@ -183,15 +187,34 @@ def best_on(config: Mapping[str, Any], tasks: TabularTasks, logits: Tensor) -> d
             for row in logits
         ]
     )
-    own = divmod(int(returns.argmax()), len(values))
-    one = own
-    if config["method"] in ("bo_mrl", "first_order", "maml"):
-        one = (int(returns.diagonal().argmax()),) * 2
     found = {}
-    for protocol, (i, j) in ((ONE_VALUE, one), (OWN_VALUES, own)):
-        on_edge = any(k in (0, n - 1) and n > 1 for k, n in zip((i, j), returns.shape, strict=True))
-        found[protocol] = Chosen(logits[i], float(grid[i]), float(values[j]), on_edge)
+    for protocol in PROTOCOLS:
+        may_be = _candidates(config, protocol)
+        best = np.where(may_be, returns, -np.inf).argmax()
+        i, j = (int(index) for index in np.unravel_index(best, returns.shape))
+        is_edge = any(
+            _on_edge(choices, k) for choices, k in zip(may_be.nonzero(), (i, j), strict=True)
+        )
+        found[protocol] = Chosen(logits[i], float(grid[i]), float(values[j]), is_edge)
     return found
+
+
+def _candidates(config: Mapping[str, Any], protocol: str) -> np.ndarray:
+    """Which pairs of values a protocol chooses from, (G, G of adaptation)."""
+    grid, values = np.array(config["grid"]), np.array(config["adapt_grid"])
+    if protocol == PUBLISHED:
+        published = config["published"]
+        return np.logical_and.outer(
+            np.isin(grid, published["grid"]), np.isin(values, published["adapt_grid"])
+        )
+    is_tied = protocol == ONE_VALUE and config["method"] in ("bo_mrl", "first_order", "maml")
+    return np.equal.outer(grid, values) if is_tied else np.ones((len(grid), len(values)), bool)
+
+
+def _on_edge(choices: np.ndarray, index: int) -> bool:
+    """Whether it is the first or the last of several that there were to choose from."""
+    first, last = choices.min(), choices.max()
+    return bool(first < last and index in (first, last))
 
 
 def scored(
