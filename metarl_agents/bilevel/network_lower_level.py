@@ -36,6 +36,7 @@ __all__ = [
 
 Optimizer = Literal["adam", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "sgd")
+_MAX_HALVINGS = 10
 
 
 class NetworkSolution(NamedTuple):
@@ -45,8 +46,8 @@ class NetworkSolution(NamedTuple):
     :param residual: norm of the gradient of the loss at theta', relative to that at phi
     :param distance: D^2(phi, theta')
     :param n_steps: steps of the optimiser that were taken, Newton steps not counted
-    :param stopped_early: whether a further step would have gone beyond the largest distance; then
-        theta' is not stationary
+    :param stopped_early: whether every further step, halved ten times, would have gone beyond the
+        largest distance; then theta' is not stationary
     :param n_polish_steps: Newton steps that were taken
     """
 
@@ -80,18 +81,19 @@ def solve_lower_level(
 ) -> NetworkSolution:
     """Minimise the lower level from phi: gradient steps, then Newton steps where asked for.
 
-    Costs `n_steps + 1` passes forth and back through the network. `ValueError` where the loss
+    Costs `n_steps + 1` passes forth and back through the network, and ten more at most.
+    `ValueError` where the loss
     becomes NaN or infinite.
 
-    Differs from the scripts, which return the first iterate beyond the largest distance: ours is
-    the last one within.
+    Differs from the scripts, which return the first iterate beyond the largest distance. Ours are
+    all within: a step that would leave is halved, and so are all after it.
 
     :param problem: the lower level
     :param n_steps: gradient steps at most; scripts take 50
     :param learning_rate: of the optimiser; scripts take 1e-3 with Adam
     :param optimizer: `"adam"` or `"sgd"`. One step of `"sgd"` on `l2` with eta = 0 and learning
         rate 1/2 is the inner step of MAML with step size 1 / (2 lambda)
-    :param max_distance: stop before D^2 exceeds it
+    :param max_distance: no step lets D^2 exceed it
     :param polish_steps: damped Newton steps at most, each a linear solve by conjugate gradients
     :param polish_cg_iterations: of each linear solve
     :param tolerance: stop polishing at this residual
@@ -103,9 +105,14 @@ def solve_lower_level(
     check_count("n_steps", n_steps, at_least=0)
     check_count("polish_steps", polish_steps, at_least=0)
     start = point = _point(problem, flatten(problem.phi), 0, learning_rate)
-    step, n_taken, stopped = _stepper(optimizer, learning_rate, start.theta), 0, False
+    direction, rate, n_halvings = _stepper(optimizer, start.theta), learning_rate, 0
+    n_taken, stopped = 0, False
     while n_taken < n_steps and not stopped:
-        further = _point(problem, step(point), n_taken + 1, learning_rate)
+        step = direction(point)
+        further = _point(problem, point.theta + rate * step, n_taken + 1, rate)
+        while further.distance > max_distance and n_halvings < _MAX_HALVINGS:
+            rate, n_halvings = rate / 2.0, n_halvings + 1
+            further = _point(problem, point.theta + rate * step, n_taken + 1, rate)
         stopped = further.distance > max_distance
         if not stopped:
             point, n_taken = further, n_taken + 1
@@ -137,16 +144,15 @@ def _point(problem: NetworkProblem, theta: Tensor, n_steps: int, learning_rate: 
     return _Point(theta.detach(), numbers[0], numbers[1], gradient)
 
 
-def _stepper(
-    optimizer: Optimizer, learning_rate: float, like: Tensor
-) -> Callable[[_Point], Tensor]:
+def _stepper(optimizer: Optimizer, like: Tensor) -> Callable[[_Point], Tensor]:
+    """What a learning rate multiplies; the optimiser's memory goes on with every call."""
     if optimizer == "sgd":
-        return lambda point: point.theta - learning_rate * point.gradient
-    state = initial_adam_state({"": like})
+        return lambda point: -point.gradient
+    state, origin = initial_adam_state({"": like}), {"": th.zeros_like(like)}
 
     def step(point: _Point) -> Tensor:
         nonlocal state
-        after, state = adam_step({"": point.theta}, {"": point.gradient}, state, learning_rate)
+        after, state = adam_step(origin, {"": point.gradient}, state, 1.0)
         return after[""]
 
     return step

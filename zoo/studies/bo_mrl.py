@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from zoo.studies.bo_mrl_locomotion import LOCOMOTION
 from zoo.studies.bo_mrl_methods import METHODS, SIZE, VARIANCES, Options, bo_mrl, published
 from zoo.studies.bo_mrl_question_groups import QUESTIONS
 from zoo.studies.bo_mrl_tabular import PLAYS
@@ -56,6 +57,7 @@ GROUPS: Mapping[str, Callable[[Options], Study]] = {
     "frozen_lake_400": frozen_lake_400,
     "convergence": converging,
     **QUESTIONS,
+    **LOCOMOTION,
 }
 """Every study by the name that the command line uses."""
 

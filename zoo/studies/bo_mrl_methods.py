@@ -13,6 +13,8 @@ class Options(NamedTuple):
 
     n_seeds: int | None = None
     n_iterations: int | None = None
+    device: str = "cpu"
+    """where networks learn; tables are computed on the CPU"""
 
 
 PRESET = {"preset": "bomrl2024"}

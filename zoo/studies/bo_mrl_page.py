@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zoo.studies.bo_mrl import GROUPS
+from zoo.studies.bo_mrl_locomotion import LOCOMOTION, PAPER
 from zoo.studies.bo_mrl_methods import Options
 from zoo.studies.bo_mrl_report import draw, grids_of
 from zoo.studies.page import StudyFamily
@@ -29,4 +30,7 @@ BO_MRL = StudyFamily(
     draw=draw,
     rule=_RULE,
     needs_all_runs=True,
+    partial_groups=tuple(LOCOMOTION),
+    paper=PAPER,
+    trains_agents=True,
 )

@@ -35,7 +35,12 @@ def run_command(family: StudyFamily, description: str, argv: Sequence[str] | Non
         write_page(family, arguments.results, arguments.images)
         print(f"written to {family.page}")
         return 0
+    family = family.at_scale(getattr(arguments, "scale", "small"))
     chosen = [_QUICK] if arguments.quick else arguments.group
+    absent = sorted(set(chosen or ()) - family.groups.keys())
+    if absent:
+        known = ", ".join(family.groups)
+        raise SystemExit(f"--scale paper has no group {absent[0]!r}: take one of {known}")
     end = None if arguments.time_budget is None else time.time() + arguments.time_budget
     console, complete = report.console(), True
     if not console.is_terminal:
@@ -68,6 +73,13 @@ def parser_of(family: StudyFamily, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, help="of every run; default: the study's own")
     parser.add_argument("--iterations", type=int, help="meta-iterations; default: the study's own")
+    if family.paper:
+        parser.add_argument(
+            "--scale",
+            choices=("small", "paper"),
+            default="small",
+            help=f"paper: the publication's settings, for {', '.join(family.paper)}",
+        )
     if _has_device(family):
         parser.add_argument("--device", default="cpu", help="where agents learn: cpu or cuda")
     parser.add_argument("--time-budget", type=float, help="seconds after which runs are stopped")
@@ -118,7 +130,7 @@ def _reported(
         return True
     table = family.table_path(group, arguments.results)
     write_csv(study, folder, table)
-    if outcome.n_missing and family.needs_all_runs:
+    if not family.has_tables(group, rows, n_missing=outcome.n_missing):
         return True
     grids = family.grids_of(group, rows)
     for grid in grids:

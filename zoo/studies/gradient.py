@@ -1,14 +1,14 @@
 """The studies of gradient-based meta-learning: which runs each of them has."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zoo.studies import convergence
+from zoo.studies.meta_runs import Config, Method, meta_runs
 from zoo.studies.study import Context, Row, Run, Study
 from zoo.studies.training import meta_train, sb3_train
 
 POINT, CHEETAH_DIR = "metarl/PointGoal-v0", "metarl/HalfCheetahDir-v0"
-Config = Mapping[str, Any]
 
 
 class Options(NamedTuple):
@@ -17,13 +17,6 @@ class Options(NamedTuple):
     n_seeds: int | None = None
     n_iterations: int | None = None
     device: str = "cpu"
-
-
-class Method(NamedTuple):
-    """An algorithm with arguments of its own."""
-
-    algo: str
-    arguments: Config
 
 
 _TUNED = "ProMP, 20 tasks, Adam 3e-3"
@@ -263,21 +256,16 @@ def _meta_runs(
     curves: Config,
     env_kwargs: Config | None = None,
 ) -> list[Run]:
-    budget = {"n_iterations": options.n_iterations or iterations, "device": options.device}
-    runs = []
-    for name in names:
-        method = METHODS[name]
-        config = {
-            "kind": "meta",
-            "algo": method.algo,
-            "env": env,
-            "env_kwargs": dict(env_kwargs or {}),
-            "arguments": {**size, **method.arguments},
-            "n_tasks": _N_TASKS,
-            "protocols": dict(curves),
-        }
-        runs += [Run(name, seed, config, budget) for seed in range(options.n_seeds or seeds)]
-    return runs
+    return meta_runs(
+        {name: METHODS[name] for name in names},
+        env,
+        size,
+        {"n_iterations": options.n_iterations or iterations, "device": options.device},
+        n_seeds=options.n_seeds or seeds,
+        n_tasks=_N_TASKS,
+        curves=curves,
+        env_kwargs=env_kwargs,
+    )
 
 
 def _locomotion(

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,10 @@ class StudyFamily(NamedTuple):
     """what publications claim, beside what a group found"""
     needs_all_runs: bool = False
     """whether tables and pictures are made of groups only in which every run is finished"""
+    partial_groups: Collection[str] = ()
+    """those of them that have tables before"""
+    paper: Mapping[str, Callable[[Any], Study]] = {}
+    """by name on the command line, groups at the scale of a paper (``--scale paper``)"""
     trains_agents: bool = False
     """whether its runs leave agents that can be published"""
 
@@ -65,15 +69,26 @@ class StudyFamily(NamedTuple):
         """
         return (inspect.getdoc(self.groups[group]) or group).splitlines()[0].rstrip(".")
 
-    def has_tables(self, rows: Rows, stamps: Stamps) -> bool:
+    def has_tables(self, group: str, rows: Rows, *, n_missing: int) -> bool:
         """
         Whether there are tables of a study.
 
+        :param group: its name on the command line
         :param rows: of its finished runs
-        :param stamps: what stands above them
+        :param n_missing: how many of its runs are not
         """
-        n_done, _, n_planned = stamps.summary.partition(" runs")[0].partition(" of ")
-        return bool(rows) and (n_done == n_planned or not self.needs_all_runs)
+        is_enough = not n_missing or not self.needs_all_runs or group in self.partial_groups
+        return bool(rows) and is_enough
+
+    def at_scale(self, scale: str) -> "StudyFamily":
+        """
+        The same studies, or those at the scale of the paper, whose tables have names of their own.
+
+        :param scale: ``small`` or ``paper``
+        """
+        if scale == "small":
+            return self
+        return self._replace(name=f"{self.name}_paper", groups=self.paper, paper={})
 
 
 def section(family: StudyFamily, results: Path = RESULTS, images: Path = IMAGES) -> str:
@@ -122,7 +137,7 @@ def write_page(family: StudyFamily, results: Path = RESULTS, images: Path = IMAG
     for group in family.groups:
         path = family.table_path(group, results)
         rows = read_csv(path) if path.exists() else []
-        if rows and family.has_tables(rows, read_stamps(path)):
+        if rows and family.has_tables(group, rows, n_missing=read_stamps(path).n_missing):
             family.draw(group, rows, images)
     page = family.page.read_text(encoding="utf-8")
     text = with_section(page, section(family, results, images))
@@ -172,7 +187,7 @@ def _parts(family: StudyFamily, group: str, results: Path, images: Path) -> list
     runs = runs_grid(family.groups[group](family.options()), rows, stamps)
     if any(row[1:2] + row[3:4] != row[2:3] + row[4:] for row in runs.rows):
         parts.append("**Not as planned**: the runs are fewer or of other lengths, see below.")
-    if not family.has_tables(rows, stamps):
+    if not family.has_tables(group, rows, n_missing=stamps.n_missing):
         return [*parts, titled(runs), "There are tables once every run is finished."]
     claims = family.claims_of(group, rows)
     for grid in (*([claims] if claims else []), runs, *family.grids_of(group, rows)):

@@ -184,6 +184,12 @@ class Stamps(NamedTuple):
     budgets: Mapping[str, Mapping[str, Any]]
     """by name of the run"""
 
+    @property
+    def n_missing(self) -> int:
+        """How many planned runs are not finished."""
+        n_done, _, n_planned = self.summary.partition(" runs")[0].partition(" of ")
+        return int(n_planned) - int(n_done)
+
 
 def read_stamps(path: Path) -> Stamps:
     """What stands above the rows of a table that `write_csv` wrote.
