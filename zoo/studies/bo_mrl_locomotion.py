@@ -69,17 +69,17 @@ def halfcheetah_dir(options: Options) -> Study:
 
 def halfcheetah_vel(options: Options) -> Study:
     """HalfCheetahVel, 100 steps: the same, and 60 episodes at once or in between."""
-    return _small("halfcheetah_vel", _VEL, options, iterations=60, alone=1_000_000)
+    return _small("halfcheetah_vel", _VEL, options, iterations=40, alone=1_000_000)
 
 
 def ant_vel(options: Options) -> Study:
     """AntVel, 100 steps: the same with fewer iterations."""
-    return _small("ant_vel", _ANT_VEL, options, iterations=40, alone=None)
+    return _small("ant_vel", _ANT_VEL, options, iterations=20, alone=None)
 
 
 def ant_dir(options: Options) -> Study:
     """AntDir, 100 steps: the same with fewer iterations."""
-    return _small("ant_dir", _ANT_DIR, options, iterations=40, alone=None)
+    return _small("ant_dir", _ANT_DIR, options, iterations=20, alone=None)
 
 
 LOCOMOTION: Mapping[str, Callable[[Options], Study]] = {

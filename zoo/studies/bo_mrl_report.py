@@ -8,6 +8,8 @@ import numpy as np
 from metarl_agents.common.evaluation.intervals import Curve, Interval
 from zoo.report import Grid, new_figure, save_png
 from zoo.studies.adaptation_report import Rows, draw_band, names_of, scores
+from zoo.studies.bo_mrl_locomotion import LOCOMOTION
+from zoo.studies.bo_mrl_locomotion_report import draw_locomotion, locomotion_grids
 from zoo.studies.bo_mrl_questions_report import draw_question, question_grids
 from zoo.studies.bo_mrl_questions_tables import TABLES
 from zoo.studies.bo_mrl_tabular import PROTOCOLS, PUBLISHED
@@ -35,6 +37,8 @@ def grids_of(group: str, rows: Rows) -> list[Grid]:
         return question_grids(group, rows)
     if group == "convergence":
         return [convergence_grid(rows)]
+    if group in LOCOMOTION:
+        return locomotion_grids(rows)
     grids = []
     for variance in variances_of(rows):
         is_claimed = group in _CLAIMED_GROUPS and variance in (_HIGH, _LOW)
@@ -59,6 +63,8 @@ def draw(group: str, rows: Rows, folder: Path = IMAGES) -> Path:
         draw_question(group, rows, path)
     elif group == "convergence":
         _draw_convergence(rows, path)
+    elif group in LOCOMOTION:
+        draw_locomotion(rows, path)
     else:
         _draw_curves(rows, path)
     return path
