@@ -112,10 +112,13 @@ def test_help_says_what_there_is(family: StudyFamily, capsys) -> None:
     assert all(f"--{name}" in said for name in (*names, "quick", "report", "group"))
 
 
-def test_agents_are_published_and_devices_chosen_where_that_makes_sense() -> None:
-    parser_of(GRADIENT, "").parse_args(["--device", "cuda", "--publish"])
-    with pytest.raises(SystemExit):
-        parser_of(BO_MRL, "").parse_args(["--publish"])
+def test_agents_are_published_and_devices_and_scales_chosen_where_that_makes_sense(numbers) -> None:
+    for family in (GRADIENT, BO_MRL):
+        parser_of(family, "").parse_args(["--device", "cuda", "--publish"])
+    parser_of(BO_MRL, "").parse_args(["--scale", "paper"])
+    for words in (["--device", "cuda"], ["--publish"], ["--scale", "paper"]):
+        with pytest.raises(SystemExit):
+            parser_of(numbers, "").parse_args(words)
 
 
 def test_without_groups_all_but_the_quick_one_are_run(numbers, tmp_path: Path) -> None:
@@ -186,3 +189,27 @@ def test_a_report_runs_nothing_and_writes_the_page(numbers, tmp_path: Path, caps
     assert "(images/numbers_small.png)" in page
     assert "- `large`: The large numbers" in page
     assert tables(tmp_path) == {"numbers_small.csv"}
+
+
+def test_the_scale_of_the_paper_has_groups_and_tables_of_its_own(
+    numbers, tmp_path: Path, capsys
+) -> None:
+    family = numbers._replace(paper={"large": group("paper_large")})
+    words = ("--scale", "paper", "--group", "large")
+    assert called(family, tmp_path, *words) == 0
+    assert tables(tmp_path) == {"numbers_paper_large.csv"}
+    with pytest.raises(SystemExit, match="no group 'small': take one of large"):
+        called(family, tmp_path, "--scale", "paper", "--group", "small")
+    assert called(family, tmp_path, "--report") == 0
+    page = family.page.read_text()
+    assert "### The paper_large numbers" in page
+    assert "- `small`: The small numbers" in page
+
+
+def test_partial_groups_have_tables_before_all_of_their_runs_are_finished(
+    numbers, tmp_path: Path
+) -> None:
+    groups = {**numbers.groups, "small": group("small", unlucky)}
+    family = numbers._replace(groups=groups, needs_all_runs=True, partial_groups=("small",))
+    assert called(family, tmp_path, "--group", "small") == 1
+    assert (tmp_path / "numbers_small.md").exists()

@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from zoo.studies.bo_mrl_locomotion import LOCOMOTION
 from zoo.studies.bo_mrl_methods import METHODS, SIZE, VARIANCES, Options, bo_mrl, published
+from zoo.studies.bo_mrl_network_convergence import network_convergence_run
 from zoo.studies.bo_mrl_question_groups import QUESTIONS
-from zoo.studies.bo_mrl_tabular import PLAYS
+from zoo.studies.bo_mrl_tabular import PLAYS as TABULAR_PLAYS
 from zoo.studies.study import Context, Row, Run, Study
 
+PLAYS: Mapping[str, Callable[[Run, Context], list[Row] | None]] = {
+    **TABULAR_PLAYS,
+    "network convergence": network_convergence_run,
+}
+"""By the ``kind`` of a run's config."""
 _QUICK_METHODS = ("BO-MRL, Alg 2", "MAML, exact (E-MAML)", "multi-task, Alg 2", "uniform, Alg 2")
 
 
@@ -33,7 +39,7 @@ def frozen_lake_400(options: Options) -> Study:
 
 
 def converging(options: Options) -> Study:
-    """Plain ascent on all of 20 training tasks: the squared norm of the gradient."""
+    """Plain ascent on all training tasks, tables and networks: squared norm of the gradient."""
     runs = []
     for algorithm, lam in ((1, 0.5), (2, 0.5), (3, 0.1)):
         config = {
@@ -48,7 +54,7 @@ def converging(options: Options) -> Study:
         budget = {"n_iterations": options.n_iterations or 3000}
         name = f"BO-MRL, Alg {algorithm}"
         runs += [Run(name, seed, config, budget) for seed in range(options.n_seeds or 3)]
-    return Study("bo_mrl_convergence", play, tuple(runs))
+    return Study("bo_mrl_convergence", play, (*runs, *_network_convergence(options)))
 
 
 GROUPS: Mapping[str, Callable[[Options], Study]] = {
@@ -100,6 +106,27 @@ def _runs(
         for variance in variances
         for name in names
         for seed in range(options.n_seeds or seeds)
+    ]
+
+
+def _network_convergence(options: Options) -> list[Run]:
+    """Fewer tasks than with tables, as lower levels are solved by iterations. Where the distance is
+    a divergence, eta makes them regular; with `l2` lambda alone does."""
+    settings = (
+        (1, {"lam": 0.5, "eta": 0.01, "learning_rate": 1.0}, 1000),
+        (2, {"lam": 0.5, "eta": 0.01, "learning_rate": 1.0}, 1000),
+        (3, {"lam": 0.2, "eta": 0.0, "learning_rate": 0.3}, 3000),
+    )
+    size = {**SIZE, "kind": "network convergence", "n_train": 5, "n_hidden": 8}
+    return [
+        Run(
+            f"network, Alg {algorithm}",
+            seed,
+            {**VARIANCES["low variance"], **size, "algorithm": algorithm, **levels},
+            {"n_iterations": options.n_iterations or n_iterations},
+        )
+        for algorithm, levels, n_iterations in settings
+        for seed in range(options.n_seeds or 3)
     ]
 
 

@@ -239,7 +239,7 @@ def meta_policies(config: Mapping[str, Any], lakes: Lakes, run: Run) -> Tensor:
     :param lakes: its tasks
     :param run: the run
     """
-    logits, _ = trained(config, lakes.train, run.budget["n_iterations"], run.seed)
+    logits = trained(config, lakes.train, run.budget["n_iterations"], run.seed)
     return logits.expand(len(config["grid"]), *logits.shape[1:])
 
 

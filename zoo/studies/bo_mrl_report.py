@@ -7,12 +7,12 @@ import numpy as np
 
 from metarl_agents.common.evaluation.intervals import Curve, Interval
 from zoo.report import Grid, new_figure, save_png
-from zoo.studies.adaptation_report import Rows, draw_band, names_of, scores
+from zoo.studies.adaptation_report import Rows, draw_band, names_of
 from zoo.studies.bo_mrl_locomotion import LOCOMOTION
 from zoo.studies.bo_mrl_locomotion_report import draw_locomotion, locomotion_grids
 from zoo.studies.bo_mrl_questions_report import draw_question, question_grids
 from zoo.studies.bo_mrl_questions_tables import TABLES
-from zoo.studies.bo_mrl_tabular import PROTOCOLS, PUBLISHED
+from zoo.studies.bo_mrl_tabular import N_STEPS, PROTOCOLS, PUBLISHED
 from zoo.studies.seed_statistics import by_seed, difference, mean_interval
 
 RESULTS, IMAGES = Path("zoo/results"), Path("docs/images")
@@ -23,6 +23,7 @@ BEATEN = {
     "uniform, Alg 2": (1, 2, 3),
 }
 """Methods that Alg 2 is to beat, and after how many steps."""
+_FLOOR = 1e-4
 _CLAIMED_GROUPS, _HIGH, _LOW = ("quick", "frozen_lake"), "high variance", "low variance"
 
 
@@ -99,8 +100,11 @@ def seed_means(rows: Rows, name: str, protocol: str) -> dict[int, np.ndarray]:
     :param name: of the run
     :param protocol: such as "gap, published values"
     """
-    seeds = sorted({int(row["seed"]) for row in rows if row["run"] == name})
-    return dict(zip(seeds, scores(rows, name, protocol).mean(axis=1), strict=True))
+    found: dict[int, dict[int, float]] = {}
+    for row in rows:
+        if (row["run"], row.get("protocol")) == (name, protocol):
+            found.setdefault(int(row["seed"]), {})[int(row["step"])] = float(row["return"])
+    return {seed: np.array([by[step] for step in sorted(by)]) for seed, by in sorted(found.items())}
 
 
 def curves_grid(rows: Rows, variance: str, protocol: str) -> Grid:
@@ -176,7 +180,7 @@ def bounds_grid(rows: Rows) -> Grid:
             ]
             if not chosen:
                 continue
-            gaps = scores(rows, name, f"gap, {PUBLISHED}")[..., step]
+            gaps = [values[step] for values in seed_means(rows, name, f"gap, {PUBLISHED}").values()]
             holds = np.array([float(row["holds"]) for row in chosen])
             assumed = np.mean([float(row["assumed"]) for row in chosen])
             is_ours = name.partition(": ")[2] == OURS
@@ -186,7 +190,7 @@ def bounds_grid(rows: Rows) -> Grid:
                     name,
                     protocol if protocol != "B4" else "B4 (mean: B_paper)",
                     str(step),
-                    f"{gaps.mean():.4f}",
+                    f"{np.mean(gaps):.4f}",
                     f"{np.mean([float(row['return']) for row in chosen]):.4f}",
                     f"{holds.mean():.1%}",
                     f"{assumed:.1%}",
@@ -236,50 +240,64 @@ def _variances_and_gaps(rows: Rows, variance: str) -> tuple[dict[int, float], di
 
 def convergence_grid(rows: Rows) -> Grid:
     """
-    Running minima of the squared norm of the gradient, medians of seeds.
+    Running minima of the squared norm of the gradient, medians of seeds; and of networks, whose
+    lower levels are solved by iterations, the largest residual that any gradient was taken at.
 
     :param rows: of the table
     """
     lines = []
     for name in names_of(rows):
+        residuals = [row.get("residual") or "" for row in rows if row["run"] == name]
         norms = _running_minima(rows, name)
         looks = [0, *(n for n in (10, 100, 1000) if n < norms.shape[1]), norms.shape[1] - 1]
         cells = (f"{i}: {np.median(norms[:, i]):.2e}" for i in dict.fromkeys(looks))
-        lines.append((name, str(len(norms)), ", ".join(cells)))
+        lines.append((name, str(len(norms)), ", ".join(cells), max(residuals, key=_size)))
     title = "Plain gradient ascent: running minimum of the squared norm of grad F, by iteration"
-    return Grid(title, ("run", "seeds", "iteration: median of seeds"), tuple(lines))
+    columns = ("run", "seeds", "iteration: median of seeds", "lower levels' largest residual")
+    return Grid(title, columns, tuple(lines))
 
 
 def _draw_curves(rows: Rows, path: Path) -> None:
-    """Return by adaptation step, a panel per family. Bands are of the means of seeds: the tasks of
-    a seed share its meta-policy, so they are not drawn anew."""
-    variances, protocol = variances_of(rows), f"adaptation, {PUBLISHED}"
+    """Gap by adaptation step, a panel per family. Bands are of the means of seeds: the tasks of a
+    seed share its meta-policy, so they are not drawn anew."""
+    variances, kind = variances_of(rows), f"gap, {PUBLISHED}"
     figure, panels = new_figure(len(variances), width=4.6 * len(variances))
     for panel, variance in zip(panels, variances, strict=True):
         for method in methods_of(rows, variance):
-            means = seed_means(rows, f"{variance}: {method}", protocol)
+            means = seed_means(rows, f"{variance}: {method}", kind)
             curve = [mean_interval(column) for column in np.array([*means.values()]).T]
-            draw_band(panel, Curve(*np.array(curve).T), label=method)
+            # Below a ten-thousandth, which is where the axis ends, everything is the optimum.
+            draw_band(panel, Curve(*np.maximum(np.array(curve), _FLOOR).T), label=method)
+        panel.set_yscale("log")
+        panel.set_ylim(bottom=_FLOOR)
+        panel.set_xticks(range(N_STEPS + 1))
         panel.set_title(variance, fontsize=10)
         panel.set_xlabel("adaptation steps")
-    panels[0].set_ylabel("return, mean of seeds")
+    panels[0].set_ylabel(f"gap to the optimum of each task ({PUBLISHED})")
     panels[0].legend(frameon=False, fontsize=7)
     save_png(figure, path)
 
 
 def _draw_convergence(rows: Rows, path: Path) -> None:
-    figure, (panel,) = new_figure(1, width=6.0)
-    for index, name in enumerate(names_of(rows)):
-        norms = _running_minima(rows, name)
-        iterations = np.arange(1, norms.shape[1] + 1)
-        for seed, curve in enumerate(norms):
-            label = name if seed == 0 else None
-            panel.plot(iterations, curve, color=f"C{index}", linewidth=1, label=label)
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_xlabel("iterations of gradient ascent")
-    panel.set_ylabel("running minimum of the squared norm of grad F")
-    panel.legend(frameon=False, fontsize=8)
+    """A panel for tables and, where there are any, one for networks."""
+    names = names_of(rows)
+    networks = [name for name in names if name.startswith("network")]
+    tables = [name for name in names if name not in networks]
+    shown = {title: own for title, own in (("tables", tables), ("networks", networks)) if own}
+    figure, panels = new_figure(len(shown), width=6.0 * len(shown))
+    for panel, (title, own) in zip(panels, shown.items(), strict=True):
+        for index, name in enumerate(own):
+            norms = _running_minima(rows, name)
+            iterations = np.arange(1, norms.shape[1] + 1)
+            for seed, curve in enumerate(norms):
+                label = name if seed == 0 else None
+                panel.plot(iterations, curve, color=f"C{index}", linewidth=1, label=label)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("iterations of gradient ascent")
+        panel.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("running minimum of the squared norm of grad F")
     save_png(figure, path)
 
 
@@ -292,6 +310,11 @@ def _running_minima(rows: Rows, name: str) -> np.ndarray:
             by_seed.setdefault(int(row["seed"]), []).append(point)
     curves = [[norm for _, norm in sorted(points)] for points in by_seed.values()]
     return np.asarray(np.minimum.accumulate(np.array(curves), axis=1))
+
+
+def _size(number: str) -> float:
+    """Of a cell, which may be empty."""
+    return float(number or 0.0)
 
 
 def _choices(rows: Rows, name: str, protocol: str) -> str:

@@ -88,7 +88,10 @@ class StudyFamily(NamedTuple):
         """
         if scale == "small":
             return self
-        return self._replace(name=f"{self.name}_paper", groups=self.paper, paper={})
+        script = f"{self.script} --scale {scale}"
+        return self._replace(
+            name=f"{self.name}_{scale}", script=script, groups=self.paper, paper={}
+        )
 
 
 def section(family: StudyFamily, results: Path = RESULTS, images: Path = IMAGES) -> str:
@@ -103,8 +106,17 @@ def section(family: StudyFamily, results: Path = RESULTS, images: Path = IMAGES)
     parts = ["## Results", family.rule if groups else _nothing(family)]
     for group in groups:
         parts += _parts(family, group, results, images)
+    paper = family.at_scale("paper")
+    run = [group for group in paper.groups if paper.table_path(group, results).exists()]
+    for group in run:
+        parts += _parts(paper, group, results, images)
     missing = [
         f"- `{group}`: {family.title(group)}" for group in family.groups if group not in groups
+    ]
+    missing += [
+        f"- `{group} --scale paper`: {paper.title(group)}"
+        for group in paper.groups
+        if group not in run
     ]
     if missing:
         parts += ["### Not run yet", "\n".join(missing)]
