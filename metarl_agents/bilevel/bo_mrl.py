@@ -89,7 +89,7 @@ class BOMRL(NetworkMeta):
     :param n_lower_steps: gradient steps of the lower level (those scripts: 50)
     :param lower_lr: of these steps (those scripts: 1e-3)
     :param lower_optimizer: "adam" (those scripts) or "sgd"
-    :param max_distance: D^2 that no step may exceed (3.0: those scripts)
+    :param max_distance: D^2 that no step may exceed (3.0: those scripts, which then stop)
     :param polish_steps: Newton steps of the lower level after those (those scripts: 0)
     :param tolerance: largest residual, relative to that at phi, at which it counts as solved
     :param strict: refuse hypergradients of lower levels that are not solved, instead of a warning
@@ -105,7 +105,7 @@ class BOMRL(NetworkMeta):
     :param cg_damping: added to its curvature, which is singular in directions that no visited state
         feels (those scripts: 0)
     :param max_backtracks: how often it is shortened before it is given up (10: those scripts)
-    :param backtrack_ratio: factor that shortens it (0.5: those scripts)
+    :param backtrack_ratio: factor that shortens it (those scripts: 0.5)
     :param meta_batch_size: M, tasks per meta-iteration
     :param n_episodes_per_task: E, episodes per task before adaptation
     :param n_episodes_after_factor: how many times as many are played after adaptation (those
@@ -151,7 +151,7 @@ class BOMRL(NetworkMeta):
         n_cg_iterations: int = 10,
         cg_damping: float = 1e-2,
         max_backtracks: int = 10,
-        backtrack_ratio: float = 0.5,
+        backtrack_ratio: float = 0.8,
         meta_batch_size: int = 20,
         n_episodes_per_task: int = 20,
         n_episodes_after_factor: int = 1,
