@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from metarl_agents.bilevel.exact import TabularTasks, evaluate
-from metarl_agents.bilevel.lower_level import kl_divergence
+from metarl_agents.bilevel.exact_network_levels import ExactNetworkLevels
 from metarl_agents.bilevel.network_newton import newton_minimum
 from metarl_agents.bilevel.network_problem import NetworkProblem, network_problem, squashed
 from metarl_agents.common.policies.distributions import Categorical, DiagonalGaussian
-from metarl_agents.common.policies.networks import MlpNetwork, PolicyNetwork
+from metarl_agents.common.policies.networks import MlpNetwork
 from metarl_agents.common.returns import WeightedEpisodes, discounted_returns
 from tests.metarl_agents.bilevel.small_tasks import tasks_of
 from tests.metarl_agents.common.policy_batches import some_params
@@ -41,62 +40,25 @@ def named(vector, like):
     }
 
 
-class ExactLevels(NamedTuple):
+class ExactLevels(ExactNetworkLevels):
     """Both levels of one finite MDP, for C parameter sets at once, as (C, n) vectors."""
-
-    tasks: TabularTasks
-    network: PolicyNetwork
-    distance: str
-    lam: float
-    eta: float = 0.0
-    squash: bool = False
-    baseline: float = 0.0
-    # What counts as a constant: "action_values", "occupancy".
-    constant: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, distance, lam, eta=0.0, *, setting="random, discount 0.8", network=NETWORK, **more):
-        return cls(tasks_of(setting, 1), network, distance, lam, eta, **more)
+        tasks = tasks_of(setting, 1)
+        states = th.arange(tasks.rewards.shape[1])
+        one_hot = th.nn.functional.one_hot(states).double()
+        observations = states[:, None].double() if network.obs_dim == 1 else one_hot
+        return cls(tasks, network, observations, distance, lam, eta, **more)
 
-    def evaluated(self, log_policy):
-        tasks = self.tasks.subset([0] * len(log_policy))
-        return evaluate(tasks, log_policy.exp())
-
-    def log_policy(self, params):
-        observations = th.eye(self.network.obs_dim, dtype=th.float64)
-        if self.network.obs_dim == 1:
-            observations = th.arange(self.tasks.rewards.shape[1], dtype=th.float64)[:, None]
-        n_sets = len(next(iter(params.values())))
-        numbers = self.network.dist_params(params, observations.expand(n_sets, -1, -1))
-        return numbers.log_softmax(-1)
-
-    def losses(self, theta, phi):
-        """l(theta; phi) of each set, (C,); Q and nu are functions of phi."""
-        adapted, meta = self.log_policy(theta), self.log_policy(phi)
-        at = self.evaluated(meta)
-        q, nu = at.action_values - self.baseline, at.occupancy
-        q = q.detach() if "action_values" in self.constant else q
-        nu = nu.detach() if "occupancy" in self.constant else nu
-        gain = (adapted.exp() * q).sum(-1)
-        if self.squash:
-            gain = (meta.exp() * q * squashed((adapted - meta).exp())).sum(-1)
-        moved = sum((theta[name] - phi[name]).square().flatten(1).sum(-1) for name in phi)
-        if self.distance == "l2":
-            distance = moved
-        elif self.distance == "forward_kl":
-            distance = (nu * kl_divergence(meta, adapted)).sum(-1)
-        else:
-            distance = (nu * kl_divergence(adapted, meta)).sum(-1)
-        return distance - (nu * gain).sum(-1) / self.lam + (self.eta / self.lam) * moved
+    def repeated(self, n_sets):
+        """Of that many parameter sets."""
+        return self._replace(tasks=self.tasks.subset([0] * n_sets))
 
     def loss(self, theta, phi):
         """Of a single set, without the axis C."""
         first = [{name: param[None] for name, param in params.items()} for params in (theta, phi)]
         return self.losses(*first)[0]
-
-    def returns(self, theta):
-        """J of each set, (C,)."""
-        return self.evaluated(self.log_policy(theta)).returns
 
     def cotangent(self, theta):
         """The gradient of J at a single set."""
@@ -107,7 +69,7 @@ class ExactLevels(NamedTuple):
     def hessians(self, theta, phi, like):
         """Gradient (C, n) and Hessian (C, n, n) of l in theta, for vectors (C, n)."""
         leaf = theta.detach().requires_grad_()
-        total = self.losses(named(leaf, like), named(phi, like)).sum()
+        total = self.repeated(len(phi)).losses(named(leaf, like), named(phi, like)).sum()
         (slope,) = th.autograd.grad(total, leaf, create_graph=True)
         rows = [
             th.autograd.grad(slope[:, i].sum(), leaf, retain_graph=True)[0]
@@ -140,7 +102,8 @@ class ExactLevels(NamedTuple):
             slope, hessian = self.hessians(solution, shifted, phi)
             solution = solution - th.linalg.solve(hessian, slope)
         assert float(slope.abs().max()) < 1e-8
-        up, down, up_2, down_2 = self.returns(named(solution, phi)).detach().split(len(shifts))
+        returns = self.repeated(len(shifted)).returns(named(solution, phi)).detach()
+        up, down, up_2, down_2 = returns.split(len(shifts))
         return (8.0 * (up - down) - (up_2 - down_2)) / (12.0 * h)
 
 
