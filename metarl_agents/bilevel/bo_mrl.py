@@ -67,8 +67,9 @@ class BOMRL(NetworkMeta):
     further steps.
 
     How to choose lambda: relative ones carry over between families. Take the largest of 3, 1, 0.3,
-    0.1 with which adaptation moves the policy by 0.05 nats or more (``train/mean_kl``) while
-    ``train/effective_sample_size`` stays above 0.1; then compare neighbours on validation tasks.
+    0.1, 0.03 at which adaptation leaves about half of the samples their weight
+    (``train/effective_sample_size`` near 0.5; below 0.1 a few samples decide), with ``eta`` ten
+    times as large for the KL distances, or 0 for l2; then compare neighbours on validation tasks.
     This rule and the defaults that are not said to be of the scripts are ours.
 
     :param policy: "MlpPolicy", or "TabularPolicy" (a table of logits)
