@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from metarl_agents.bilevel.arguments import check_count, checked_inputs
+from metarl_agents.bilevel.arguments import checked_inputs
 from metarl_agents.bilevel.exact import Evaluation, TabularTasks, evaluate
 from metarl_agents.bilevel.lower_level import (
     Distance,
@@ -20,6 +20,7 @@ from metarl_agents.bilevel.lower_level import (
     solve_lower_level,
 )
 from metarl_agents.bilevel.settings import DEFAULT_SETTINGS, HypergradientSettings, check_settings
+from metarl_agents.common.argument_checks import check_number
 from metarl_envs.core import FloatArray
 from metarl_envs.tabular.mdp import FiniteMDP
 
@@ -50,7 +51,7 @@ def adapted_policies(
     distance = distance_of(algorithm)
     settings = HypergradientSettings(solver=solver, max_iterations=max_iterations)
     check_settings(distance, settings)
-    check_count("n_steps", n_steps, at_least=0)
+    check_number("n_steps", n_steps, at_least=0, whole=True)
     tasks, phi = checked_inputs(mdps, logits, lam, device)
     steps = adaptation_steps(tasks, phi, distance, lam, n_steps=n_steps, settings=settings)
     return steps[-1].softmax(-1).cpu().numpy()

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from metarl_agents.bilevel.arguments import check_choice, check_count, check_positive
+from metarl_agents.bilevel.arguments import check_positive
 from metarl_agents.bilevel.lower_level import distance_of
 from metarl_agents.bilevel.settings import HypergradientSettings, check_settings
+from metarl_agents.common.argument_checks import check_choice, check_number
 from metarl_agents.common.checkpoint.named_callables import named_callable
 
 MODES = ("exact", "first_order", "sampled")
@@ -42,9 +43,9 @@ def check_tabular_arguments(agent: Any) -> None:
             "without: use 'closed_form'"
         )
     for name in ("meta_batch_size", "n_episodes_per_task"):
-        check_count(name, getattr(agent, name), at_least=1)
+        check_number(name, getattr(agent, name), at_least=1, whole=True)
     if agent.n_tasks is not None:
-        check_count("n_tasks", agent.n_tasks, at_least=1)
+        check_number("n_tasks", agent.n_tasks, at_least=1, whole=True)
         if agent.n_tasks < agent.meta_batch_size:
             raise ValueError(
                 f"n_tasks={agent.n_tasks} must be at least meta_batch_size="
@@ -91,7 +92,7 @@ def _check_ascent(agent: Any) -> None:
     else:
         check_positive("learning_rate", agent.learning_rate, "or a schedule like 'lin_3e-2'")
     if agent.audit_interval is not None:
-        check_count("audit_interval", agent.audit_interval, at_least=1)
+        check_number("audit_interval", agent.audit_interval, at_least=1, whole=True)
     exact_only = {"backtracking": agent.backtracking, "track_gap": agent.track_gap}
     given = [name for name, value in exact_only.items() if value]
     if agent.mode == "sampled" and given:

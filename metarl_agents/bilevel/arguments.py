@@ -42,6 +42,8 @@ def stacked_tasks(
     :param mdps: discounted MDPs of the same S and A, or one batch of them with a single batch axis
     :param device: where the tensors go
     """
+    if not isinstance(mdps, FiniteMDP | Sequence):
+        raise TypeError(f"mdps is a {type(mdps).__name__}, but must be a list of FiniteMDPs")
     parts = [mdps] if isinstance(mdps, FiniteMDP) else list(mdps)
     _check_mdps(parts, is_batch=isinstance(mdps, FiniteMDP))
 
@@ -99,6 +101,8 @@ def checked_logits(logits: ArrayLike | Tensor, tasks: TabularTasks) -> Tensor:
             f"logits has shape {array.shape}, but the tasks have (S, A) = {shape}: give one number "
             "for each state and action"
         )
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"logits has dtype {array.dtype}, but must hold real numbers")
     array = array.astype(np.float64)
     if not np.all(np.isfinite(array)):
         wrong = array[~np.isfinite(array)][0]
@@ -119,27 +123,3 @@ def check_positive(name: str, value: Any, remedy: str) -> None:
         raise TypeError(f"{name}={value!r} must be a positive number: {remedy}")
     if not (math.isfinite(value) and value > 0.0):
         raise ValueError(f"{name}={value!r} must be positive and finite: {remedy}")
-
-
-def check_count(name: str, value: Any, *, at_least: int) -> None:
-    """`TypeError` unless `value` is an integer, `ValueError` where it is too small.
-
-    :param name: of the argument
-    :param value: what the user gave
-    :param at_least: the smallest that will do
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}={value!r} must be an integer")
-    if value < at_least:
-        raise ValueError(f"{name}={value!r} must be at least {at_least}")
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """`ValueError` unless `value` is one of `choices`.
-
-    :param name: of the argument
-    :param value: what the user gave
-    :param choices: what it may be
-    """
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown: choose one of {list(choices)}")

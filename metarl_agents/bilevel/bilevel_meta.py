@@ -14,13 +14,13 @@ from torch import Tensor
 
 from metarl_agents.bilevel.adaptation import adaptation_steps
 from metarl_agents.bilevel.agent_arguments import settings_of
-from metarl_agents.bilevel.arguments import check_count
 from metarl_agents.bilevel.episode_gradients import LambdaOf, adapted_to_episodes
 from metarl_agents.bilevel.episode_rollouts import SamplingSettings
 from metarl_agents.bilevel.exact import evaluate
 from metarl_agents.bilevel.lower_level import Distance, Solver, distance_of
 from metarl_agents.bilevel.meta_logits import MetaLogits
 from metarl_agents.bilevel.task_models import check_knows_models, discounted_models
+from metarl_agents.common.argument_checks import check_number
 from metarl_agents.common.collect import envs_per_task
 from metarl_agents.common.episodes import EpisodeBatch
 from metarl_agents.common.meta_algorithm import MetaAlgorithm
@@ -194,7 +194,7 @@ class TabularBilevelMeta(MetaAlgorithm):
         :param n_steps: k
         :param rng: of the new policies' actions; None for one derived from the agent's seed
         """
-        check_count("n_steps", n_steps, at_least=0)
+        check_number("n_steps", n_steps, at_least=0, whole=True)
         logits = self._learned().logits
         parts = [mdps] if isinstance(mdps, FiniteMDP) and not mdps.batch_shape else mdps
         tasks = discounted_models(parts, gamma=self.gamma, table=self.network, device=self.device)

@@ -66,8 +66,8 @@ class BOMRL(NetworkMeta):
     play five times the episodes after adaptation, and bootstrap returns beyond the horizon by
     further steps.
 
-    How to choose lambda: relative ones carry over between families. Take the largest of 3, 1, 0.3,
-    0.1, 0.03 at which adaptation leaves about half of the samples their weight
+    How to choose lambda: relative ones do not depend on the scale of rewards. Take the largest of
+    3, 1, 0.3, 0.1, 0.03 at which adaptation leaves about half of the samples their weight
     (``train/effective_sample_size`` near 0.5; below 0.1 a few samples decide), with ``eta`` ten
     times as large for the KL distances, or 0 for l2; then compare neighbours on validation tasks.
     This rule and the defaults that are not said to be of the scripts are ours.

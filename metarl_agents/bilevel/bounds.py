@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from metarl_agents.bilevel.adaptation import adaptation_steps, lower_level_at
-from metarl_agents.bilevel.arguments import check_count, check_positive, checked_inputs
+from metarl_agents.bilevel.arguments import checked_inputs
 from metarl_agents.bilevel.bound_formulas import Comparison, bound_assumptions, task_bounds
 from metarl_agents.bilevel.comparators import Comparator, comparator_of, task_variance
 from metarl_agents.bilevel.exact import TabularTasks, evaluate
 from metarl_agents.bilevel.lower_level import Distance, distance_of, solve_lower_level
+from metarl_agents.common.argument_checks import check_number
 from metarl_envs.tabular.mdp import FiniteMDP
 
 BOUNDS = ("B0", "B1", "B2", "B3", "B4", "B5", "B6")
@@ -60,9 +61,9 @@ def bounds(
     :param device: where to compute
     """
     distance = distance_of(algorithm)
-    check_count("n_steps", n_steps, at_least=1)
-    check_count("n_variance_steps", n_variance_steps, at_least=0)
-    check_positive("smallest_probability", smallest_probability, "1e-4 is usual")
+    check_number("n_steps", n_steps, at_least=1, whole=True)
+    check_number("n_variance_steps", n_variance_steps, at_least=0, whole=True)
+    check_number("smallest_probability", smallest_probability, above=0.0, at_most=0.5)
     tasks, phi = checked_inputs(mdps, logits, lam, device)
     policies = None if comparators is None else _checked_policies(comparators, tasks)
     comparator = comparator_of(

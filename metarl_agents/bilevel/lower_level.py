@@ -14,6 +14,7 @@ Shapes: M tasks, S states, A actions.
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch as th
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -162,7 +163,8 @@ def solve_lower_level(
     low, high = distance.curvature_range(problem, theta)
     slope = distance.slope(problem, theta).abs().amax((-2, -1))
     gain, loss = surrogate_gain(problem, theta), problem.lam * distance.squared(problem, theta)
-    rounding = 1e-12 * (loss + problem.action_values.abs().amax((-2, -1)))
+    # At phi itself, or within rounding of it, D^2 may come out as some eps instead of 0.
+    rounding = 1e-12 * (loss.abs() + problem.lam + problem.action_values.abs().amax((-2, -1)))
     return Adapted(theta, slope / problem.lam, low, high, loss - gain <= rounding)
 
 
@@ -348,7 +350,8 @@ def distance_of(algorithm: Any) -> Distance:
     names = list(DISTANCES)
     if isinstance(algorithm, str) and algorithm in DISTANCES:
         return DISTANCES[algorithm]
-    if type(algorithm) is int and 1 <= algorithm <= len(names):
+    is_number = isinstance(algorithm, int | np.integer) and not isinstance(algorithm, bool)
+    if is_number and 1 <= algorithm <= len(names):
         return DISTANCES[names[algorithm - 1]]
     raise ValueError(f"algorithm={algorithm!r} is unknown: choose 1, 2 or 3, or one of {names}")
 

@@ -22,13 +22,13 @@ import torch as th
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl_agents.bilevel.arguments import check_count
 from metarl_agents.bilevel.network_problem import (
     NetworkProblem,
     check_problem,
     lower_level_loss,
 )
 from metarl_agents.bilevel.network_sampled import PARTS, check_parts, sampled_pullback
+from metarl_agents.common.argument_checks import check_number
 from metarl_agents.common.policies.networks import Params
 from metarl_agents.common.solvers import flatten, krylov_solve, unflatten
 
@@ -136,7 +136,7 @@ def sampled_hypergradient(
     """
     check_problem(problem)
     check_parts(parts)
-    check_count("n_cg", n_cg, at_least=1)
+    check_number("n_cg", n_cg, at_least=1, whole=True)
     with th.enable_grad():
         adapted = _leaves(theta)
         slopes = _slopes(lower_level_loss(problem, adapted), adapted)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch as th
 from torch import Tensor
 
-from metarl_agents.bilevel.arguments import check_choice, check_count, check_positive
+from metarl_agents.bilevel.arguments import check_positive
 from metarl_agents.bilevel.network_newton import newton_minimum
 from metarl_agents.bilevel.network_problem import (
     NetworkProblem,
@@ -21,6 +21,7 @@ from metarl_agents.bilevel.network_problem import (
     network_problem,
 )
 from metarl_agents.common.adam import adam_step, initial_adam_state
+from metarl_agents.common.argument_checks import check_choice, check_number
 from metarl_agents.common.policies.networks import Params
 from metarl_agents.common.solvers import flatten, unflatten
 
@@ -82,8 +83,7 @@ def solve_lower_level(
     """Minimise the lower level from phi: gradient steps, then Newton steps where asked for.
 
     Costs `n_steps + 1` passes forth and back through the network, and ten more at most.
-    `ValueError` where the loss
-    becomes NaN or infinite.
+    `ValueError` where the loss becomes NaN or infinite.
 
     Differs from the scripts, which return the first iterate beyond the largest distance. Ours are
     all within: a step that would leave is halved, and so are all after it.
@@ -102,8 +102,8 @@ def solve_lower_level(
     check_choice("optimizer", optimizer, OPTIMIZERS)
     check_positive("learning_rate", learning_rate, "it is the size of a gradient step")
     check_positive("max_distance", max_distance, "it bounds D^2; give a large number for no bound")
-    check_count("n_steps", n_steps, at_least=0)
-    check_count("polish_steps", polish_steps, at_least=0)
+    check_number("n_steps", n_steps, at_least=0, whole=True)
+    check_number("polish_steps", polish_steps, at_least=0, whole=True)
     start = point = _point(problem, flatten(problem.phi), 0, learning_rate)
     direction, rate, n_halvings = _stepper(optimizer, start.theta), learning_rate, 0
     n_taken, stopped = 0, False

@@ -22,8 +22,9 @@ import torch as th
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl_agents.bilevel.arguments import check_choice, check_positive
+from metarl_agents.bilevel.arguments import check_positive
 from metarl_agents.bilevel.lower_level import DISTANCES
+from metarl_agents.common.argument_checks import check_choice
 from metarl_agents.common.losses import episode_log_probs
 from metarl_agents.common.policies.networks import Params, PolicyNetwork
 from metarl_agents.common.returns import WeightedEpisodes

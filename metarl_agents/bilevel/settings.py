@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from metarl_agents.bilevel.arguments import check_choice, check_count
 from metarl_agents.bilevel.lower_level import SOLVERS, Distance, Solver
+from metarl_agents.common.argument_checks import check_choice, check_flag, check_number
 
 Mode = Literal["exact", "first_order"]
 Method = Literal["closed_form", "implicit"]
@@ -44,7 +44,9 @@ def check_settings(distance: Distance, settings: HypergradientSettings) -> None:
     check_choice("mode", settings.mode, MODES)
     check_choice("method", settings.method, METHODS)
     check_choice("solver", settings.solver, SOLVERS)
-    check_count("max_iterations", settings.max_iterations, at_least=1)
+    check_number("max_iterations", settings.max_iterations, at_least=1, whole=True)
+    check_number("tolerance", settings.tolerance, above=0.0)
+    check_flag("strict", settings.strict)
     if settings.solver == "sgd20" and distance.name != "forward_kl":
         raise ValueError(
             f"solver='sgd20' is for algorithm='forward_kl', not {distance.name!r}: use 'exact'"

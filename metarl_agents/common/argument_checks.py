@@ -31,7 +31,7 @@ def check_number(
     bounds = (("above", above, gt), ("at least", at_least, ge), ("at most", at_most, le))
     given = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
     if not np.isfinite(value) or not all(holds(value, bound) for _, bound, holds in given):
-        asked = ["finite", *(f"{word} {bound}" for word, bound, _ in given)]
+        asked = [*([] if whole else ["finite"]), *(f"{word} {bound}" for word, bound, _ in given)]
         raise ValueError(f"{name}={value!r} must be {' and '.join(asked)}")
 
 

@@ -274,6 +274,12 @@ class TabularNetwork:
         """See `PolicyNetwork.dist_params_numpy`."""
         logits = params["logits"]
         states = observations.astype(np.int64) @ np.array(self.strides) - self.first_state
+        if states.size and not (states.min() >= 0 and states.max() < self.n_states):
+            wrong = states[(states < 0) | (states >= self.n_states)][0] + self.first_state
+            raise ValueError(
+                f"the observation {wrong} is no state: the table has {self.n_states} from "
+                f"{self.first_state} on"
+            )
         if logits.ndim == 3:
             return logits[np.arange(len(logits))[:, None], states]
         return logits[states]

@@ -231,6 +231,8 @@ def test_small_probabilities_do_the_closed_forms_no_harm():
         ({"algorithm": 0}, "algorithm=0 is unknown"),
         ({"lam": -1.0}, "lam=-1.0 must be positive"),
         ({"max_iterations": 0}, "max_iterations=0 must be at least 1"),
+        ({"tolerance": 0.0}, "tolerance=0.0 must be finite and above 0"),
+        ({"tolerance": float("nan")}, "tolerance=nan"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(changed, text):

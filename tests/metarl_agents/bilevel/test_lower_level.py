@@ -203,6 +203,8 @@ def test_adapted_policies_take_the_place_of_the_meta_policy():
         ({"lam": "0.1"}, TypeError, "lam='0.1'"),
         ({"logits": np.zeros((5, 4))}, ValueError, r"\(S, A\) = \(5, 3\)"),
         ({"logits": np.full((5, 3), -np.inf)}, ValueError, "must be finite"),
+        ({"logits": np.zeros((5, 3), dtype=complex)}, TypeError, "must hold real numbers"),
+        ({"mdps": None}, TypeError, "mdps is a NoneType"),
         ({"n_steps": -1}, ValueError, "n_steps=-1 must be at least 0"),
         ({"n_steps": 1.5}, TypeError, "n_steps=1.5"),
         ({"solver": "sgd"}, ValueError, "solver='sgd'"),
@@ -210,6 +212,28 @@ def test_adapted_policies_take_the_place_of_the_meta_policy():
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(changed, error, text):
-    arguments = {"logits": np.zeros((5, 3)), "algorithm": 2, "lam": 0.5} | changed
+    usual = {"mdps": random_mdps(2), "logits": np.zeros((5, 3)), "algorithm": 2, "lam": 0.5}
     with pytest.raises(error, match=text):
-        adapted_policies(random_mdps(2), **arguments)
+        adapted_policies(**(usual | changed))
+
+
+def test_algorithms_may_be_counted_in_integers_of_numpy():
+    arguments = {"logits": np.zeros((5, 3)), "lam": 0.5}
+    ours, theirs = (
+        adapted_policies(random_mdps(2), algorithm=algorithm, **arguments)
+        for algorithm in (2, np.int64(2))
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12])
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_a_solution_that_stays_at_the_meta_policy_is_no_worse_than_it(distance, scale):
+    problem = random_problem(4.0, n_tasks=50)
+    problem = problem._replace(action_values=scale * problem.action_values)
+    assert bool(solve_lower_level(distance, problem).decreased.all())
+
+
+@pytest.mark.parametrize("distance", DISTANCES.values(), ids=DISTANCES)
+def test_a_solution_under_a_huge_lambda_is_no_worse_than_the_meta_policy(distance):
+    assert bool(solve_lower_level(distance, random_problem(1e12, n_tasks=50)).decreased.all())

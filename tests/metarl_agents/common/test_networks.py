@@ -225,3 +225,12 @@ def test_policy_modules_predict_and_forward():
     assert policy.predict(rows)[0].shape == (4, 2)
     table = TabularPolicy(spaces.Discrete(5), spaces.Discrete(4))
     assert table.predict(np.array(3), deterministic=True)[0] == 0
+
+
+@pytest.mark.parametrize("observation", [4, 8, -1])
+def test_what_is_no_state_of_the_table_is_refused(observation):
+    table = TabularNetwork(3, 2, first_state=5)
+    logits = {"logits": np.zeros((3, 2))}
+    assert table.dist_params_numpy(logits, np.array([[5], [7]])).shape == (2, 2)
+    with pytest.raises(ValueError, match=f"observation {observation} is no state.* 3 from 5 on"):
+        table.dist_params_numpy(logits, np.array([[5], [observation]]))
