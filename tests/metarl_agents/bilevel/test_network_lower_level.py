@@ -7,6 +7,7 @@ import torch as th
 
 from metarl_agents.bilevel.lower_level import DISTANCES
 from metarl_agents.bilevel.network_lower_level import (
+    OPTIMIZERS,
     lower_level_loss,
     network_problem,
     solve_lower_level,
@@ -197,6 +198,56 @@ def test_solver_stops_before_the_distance_exceeds_its_limit(network, distance, p
         further = solve_lower_level(problem, n_steps=n_more, max_distance=1e6, **options)
         assert not further.stopped_early
         assert further.distance > 0.02
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_limit_that_no_step_exceeds_changes_no_bit(network, distance, optimizer):
+    problem, options = problem_of(network, distance=distance), {"optimizer": optimizer}
+    options |= {"learning_rate": 0.01}
+    free = [solve_lower_level(problem, n_steps=n, max_distance=1e9, **options) for n in range(1, 6)]
+    limit = max(one.distance for one in free)  # to touch it is not to exceed it
+    held = solve_lower_level(problem, n_steps=5, max_distance=limit, **options)
+    assert th.equal(flat(held.params), flat(free[-1].params))
+    assert held._replace(params=None) == free[-1]._replace(params=None)
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", 1.0), ("sgd", 8.0)])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_first_step_beyond_the_limit_is_halved_until_it_stays(network, distance, optimizer, rate):
+    """And so are all after it: halving is exact, so that the bits are those of the smaller rate."""
+    problem, options = problem_of(network, distance=distance), {"optimizer": optimizer}
+    minimum = solve_lower_level(problem, n_steps=20, polish_steps=20, tolerance=1e-4)
+    limit = 2.0 * minimum.distance  # room to go on
+
+    def distance_of_one_step(learning_rate):
+        options["learning_rate"] = learning_rate
+        return solve_lower_level(problem, n_steps=1, max_distance=1e9, **options).distance
+
+    rates = [rate / 2**n for n in range(10)]
+    fits = next(one for one in rates if distance_of_one_step(one) <= limit)
+    assert fits < rate
+    found, expected = (
+        solve_lower_level(
+            problem, n_steps=20, max_distance=limit, **(options | {"learning_rate": one})
+        )
+        for one in (rate, fits)
+    )
+    assert (found.n_steps, found.stopped_early) == (20, False)
+    assert 0.0 < found.distance <= limit
+    before, after = (
+        float(lower_level_loss(problem, theta)) for theta in (problem.phi, found.params)
+    )
+    assert after < before - 0.005
+    assert th.equal(flat(found.params), flat(expected.params))
+
+
+def test_a_step_that_ten_halvings_leave_too_long_is_not_taken(network):
+    problem = problem_of(network, distance="l2")
+    solution = solve_lower_level(problem, n_steps=5, learning_rate=0.5, max_distance=1e-6)
+    # Each of n parameters would move by 0.5 / 1024: 2.4e-7 n in all.
+    assert (solution.n_steps, solution.stopped_early, solution.distance) == (0, True, 0.0)
+    assert th.equal(flat(solution.params), flat(problem.phi))
 
 
 def test_one_scale_of_returns_and_weights_gives_one_solution(network):
