@@ -179,6 +179,16 @@ def test_agents_are_published_on_demand(numbers, tmp_path: Path, monkeypatch, ca
     assert "published best" in capsys.readouterr().out
 
 
+def test_agents_that_are_there_for_comparison_are_not_published(
+    numbers, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(command, "publish_best", lambda study, folder: {str(len(study.runs)): None})
+    for publishes, n_runs in (((), 2), (("promp",), 0)):
+        family = numbers._replace(trains_agents=True, publishes=publishes)
+        assert called(family, tmp_path, "--quick", "--publish") == 0
+        assert f"published {n_runs}" in capsys.readouterr().out
+
+
 def test_a_report_runs_nothing_and_writes_the_page(numbers, tmp_path: Path, capsys) -> None:
     assert called(numbers, tmp_path, "--group", "small") == 0
     (tmp_path / "numbers_small.png").unlink()

@@ -157,6 +157,7 @@ def draw_adaptation(rows: Rows, path: Path, *, level: tuple[str, float] | None =
         for name in names_of(rows):
             draw_band(panel, curve_of(rows, name, protocol), label=name)
         panel.set_xlabel(f"adaptation steps ({protocol})")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_ylabel("return, interquartile mean")
         _draw_level(panel, level)
     if training:

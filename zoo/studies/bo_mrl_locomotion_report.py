@@ -38,12 +38,13 @@ def locomotion_grids(rows: Rows) -> list[Grid]:
 
 def draw_locomotion(rows: Rows, path: Path) -> None:
     """
-    Returns by adaptation step, one panel per use of the episodes, and while training.
+    Returns by adaptation step, and while training.
 
     :param rows: of the table
     :param path: PNG
     """
-    adaptation.draw_adaptation(_of_learners(rows), path)
+    drawn = [row for row in _of_learners(rows) if row.get("protocol") in (None, "", _PROTOCOL)]
+    adaptation.draw_adaptation(drawn, path)
 
 
 def gains_grid(rows: Rows) -> Grid:

@@ -33,4 +33,5 @@ BO_MRL = StudyFamily(
     partial_groups=tuple(LOCOMOTION),
     paper=PAPER,
     trains_agents=True,
+    publishes=("bomrl",),
 )

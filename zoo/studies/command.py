@@ -8,6 +8,7 @@ the next call goes on.
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from zoo import report
 from zoo.studies.page import IMAGES, RESULTS, StudyFamily, write_page
 from zoo.studies.publishing import publish_best
 from zoo.studies.runner import Progression, run_study
-from zoo.studies.study import collected, write_csv
+from zoo.studies.study import Study, collected, write_csv
 
 _QUICK = "quick"
 _INTERRUPTED = 130
@@ -138,9 +139,16 @@ def _reported(
     report.write_tables(table.with_suffix(".md"), grids)
     family.draw(group, rows, arguments.images)
     if family.trains_agents and arguments.publish:
-        for name in publish_best(study, folder):
+        for name in publish_best(_to_publish(family, study), folder):
             console.print(f"published {name}")
     return not any("MISSED" in row for grid in grids for row in grid.rows)
+
+
+def _to_publish(family: StudyFamily, study: Study) -> Study:
+    if not family.publishes:
+        return study
+    runs = [run for run in study.runs if run.config.get("algo") in family.publishes]
+    return replace(study, runs=runs)
 
 
 def _has_device(family: StudyFamily) -> bool:

@@ -51,6 +51,8 @@ class StudyFamily(NamedTuple):
     """by name on the command line, groups at the scale of a paper (``--scale paper``)"""
     trains_agents: bool = False
     """whether its runs leave agents that can be published"""
+    publishes: Collection[str] = ()
+    """of which algorithms; empty for all. Others are there for comparison"""
 
     def table_path(self, group: str, results: Path = RESULTS) -> Path:
         """
