@@ -124,6 +124,7 @@ def test_tables_and_picture_are_made_of_the_rows(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").exists()
     assert len(locomotion_grids(LEARNERS)) == 4
     assert locomotion_grids([alone(0, 1.0)]) == []
+    assert len(locomotion_grids(learner("BO-MRL, Alg 2", 5.0))) == 3  # nobody to compare with
 
 
 def test_ppo_alone_is_trained_and_scored_in_one_held_out_task(tmp_path: Path) -> None:

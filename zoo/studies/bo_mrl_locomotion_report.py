@@ -33,7 +33,9 @@ def locomotion_grids(rows: Rows) -> list[Grid]:
         episodes_grid(learners),
     ]
     alone = alone_returns(rows)
-    return [*grids, optima_grid(learners, alone)] if alone else grids
+    if alone:
+        grids.append(optima_grid(learners, alone))
+    return [grid for grid in grids if grid.rows]  # nothing to compare with yet
 
 
 def draw_locomotion(rows: Rows, path: Path) -> None:
