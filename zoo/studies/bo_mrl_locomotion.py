@@ -14,7 +14,7 @@ from metarl_agents import Frozen, make_task_vec_env
 from zoo.config import load_settings
 from zoo.experiment import held_out_tasks
 from zoo.studies.bo_mrl_methods import Options
-from zoo.studies.meta_runs import Config, Method, meta_runs
+from zoo.studies.meta_runs import Config, Method, meta_runs, seed_by_seed
 from zoo.studies.study import Context, Row, Run, Study
 from zoo.studies.training import StopAfter, evaluated, meta_train
 
@@ -58,7 +58,13 @@ CURVES: Config = {
 }
 """Published curves are of equal steps; the others spend the 60 episodes of three such steps."""
 
-_ALONE: Config = {"n_steps": 100, "batch_size": 500, "gamma": 0.99, "gae_lambda": 0.95}
+_ALONE: Config = {
+    "n_steps": 100,
+    "batch_size": 500,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "policy_kwargs": _SIZE["policy_kwargs"],
+}
 _ALONE_ENVS = 20
 
 
@@ -109,7 +115,6 @@ def _paper(group: str, env: str) -> Callable[[Options], Study]:
             "E-MAML (TRPO)": Method("emaml", trpo),
             "ProMP": Method("promp", {"n_episodes_per_task": n_episodes}),
         }
-        curves = {"equal steps": {"n_adapt_steps": 3, "episodes_per_step": 20}}
         runs = meta_runs(
             methods,
             env,
@@ -117,11 +122,11 @@ def _paper(group: str, env: str) -> Callable[[Options], Study]:
             {"n_iterations": options.n_iterations or 500, "device": options.device},
             n_seeds=options.n_seeds or _N_SEEDS,
             n_tasks=N_TASKS,
-            curves=curves,
+            curves={"equal steps": CURVES["equal steps"]},
             env_kwargs=settings.env_kwargs,
         )
         alone = _alone(env, settings.env_kwargs, options, n_timesteps=5_000_000)
-        return Study(f"bo_mrl_paper_{group}", play_locomotion, (*_seed_by_seed(runs), *alone))
+        return Study(f"bo_mrl_paper_{group}", play_locomotion, (*seed_by_seed(runs), *alone))
 
     study.__doc__ = f"{env.removeprefix('metarl/')} at the scale of the paper: 500 iterations."
     return study
@@ -191,7 +196,7 @@ def _small(group: str, env: str, options: Options, *, iterations: int, alone: in
         env_kwargs=env_kwargs,
     )
     last = [] if alone is None else _alone(env, env_kwargs, options, n_timesteps=alone)
-    return Study(f"bo_mrl_{group}", play_locomotion, (*_seed_by_seed(runs), *last))
+    return Study(f"bo_mrl_{group}", play_locomotion, (*seed_by_seed(runs), *last))
 
 
 def _alone(env: str, env_kwargs: Config, options: Options, *, n_timesteps: int) -> list[Run]:
@@ -206,7 +211,7 @@ def _alone(env: str, env_kwargs: Config, options: Options, *, n_timesteps: int) 
         "n_tasks": N_TASKS,
         "n_envs": _ALONE_ENVS,
         "n_episodes": 20,
-        "arguments": {**_ALONE, "policy_kwargs": {"log_std_init": -1.0}},
+        "arguments": dict(_ALONE),
     }
     if options.n_iterations is not None:
         n_timesteps = min(n_timesteps, options.n_iterations * _ALONE_ENVS * _ALONE["n_steps"])
@@ -215,8 +220,3 @@ def _alone(env: str, env_kwargs: Config, options: Options, *, n_timesteps: int) 
         Run(f"PPO, task {index} alone", 0, {**config, "task": int(index)}, budget)
         for index in first
     ]
-
-
-def _seed_by_seed(runs: Sequence[Run]) -> list[Run]:
-    """What is compared gets its first seed before anything gets its second."""
-    return sorted(runs, key=lambda run: run.seed)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from zoo.studies import convergence
-from zoo.studies.meta_runs import Config, Method, meta_runs
+from zoo.studies.meta_runs import Config, Method, meta_runs, seed_by_seed
 from zoo.studies.study import Context, Row, Run, Study
 from zoo.studies.training import meta_train, sb3_train
 
@@ -75,7 +75,7 @@ def pointgoal(options: Options) -> Study:
     """PointGoal: every method with its own settings, after 0 to 3 steps."""
     names = [name for name in METHODS if name not in (_TUNED, _TUNED_TRPO)]
     runs = _meta_runs(names, POINT, _POINT_SIZE, options, seeds=10, iterations=100, curves=CURVES)
-    return Study("gradient_pointgoal", play, _seed_by_seed(runs))
+    return Study("gradient_pointgoal", play, seed_by_seed(runs))
 
 
 def sgmrl_k(options: Options) -> Study:
@@ -87,7 +87,7 @@ def sgmrl_k(options: Options) -> Study:
         size = {**_POINT_SIZE, "n_inner_steps": k}
         found = _meta_runs(names, POINT, size, options, seeds=3, iterations=100, curves=curves)
         runs += [_renamed(run, f"{run.name}, K={k}") for run in found]
-    return Study("gradient_sgmrl_k", play, _seed_by_seed(runs))
+    return Study("gradient_sgmrl_k", play, seed_by_seed(runs))
 
 
 def inner_lr(options: Options) -> Study:
@@ -99,7 +99,7 @@ def inner_lr(options: Options) -> Study:
         one_step = {"equal steps": {"n_adapt_steps": 1, "episodes_per_step": 20}}
         found = _meta_runs(names, POINT, size, options, seeds=3, iterations=100, curves=one_step)
         runs += [_renamed(run, f"{run.name}, inner_lr={rate:g}") for run in found]
-    return Study("gradient_inner_lr", play, _seed_by_seed(runs))
+    return Study("gradient_inner_lr", play, seed_by_seed(runs))
 
 
 def finn_squared(options: Options) -> Study:
@@ -209,7 +209,7 @@ def discrete(options: Options) -> Study:
             curves={"equal steps": _FINN},
         )
         runs += [_renamed(run, f"{env}: {run.name}") for run in found]
-    return Study("gradient_discrete", play, _seed_by_seed(runs))
+    return Study("gradient_discrete", play, seed_by_seed(runs))
 
 
 GROUPS: Mapping[str, Callable[[Options], Study]] = {
@@ -287,11 +287,6 @@ def _locomotion(
     # With large steps a run may lose in an iteration what it learned in hundreds.
     best = [Run(run.name, run.seed, run.config, {**run.budget, "keep": "best"}) for run in runs]
     return Study(f"gradient_{name}", play, tuple(best))
-
-
-def _seed_by_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """What is compared gets its first seed before anything gets its second."""
-    return tuple(sorted(runs, key=lambda run: run.seed))
 
 
 def _renamed(run: Run, name: str) -> Run:

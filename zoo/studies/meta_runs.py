@@ -1,6 +1,6 @@
 """Runs that train our agents side by side: methods of their own arguments, one size for all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zoo.studies.study import Run
@@ -56,3 +56,12 @@ def meta_runs(
         for name, method in methods.items()
         for seed in range(n_seeds)
     ]
+
+
+def seed_by_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """
+    What is compared gets its first seed before anything gets its second.
+
+    :param runs: of a study
+    """
+    return tuple(sorted(runs, key=lambda run: run.seed))
